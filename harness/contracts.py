@@ -1,0 +1,313 @@
+"""What models, tasks, scorers and metrics agree on. Standard library only, so that it imports in no time.
+
+The way of one datum: a `Task` reads `AudioItem`s; the runner loads an item's `AudioSource` into an `AudioClip`
+and asks a `ModelAdapter` a `Query`; its `Answer` becomes a line of `predictions.jsonl`; a `Scorer` turns that
+line into a `Decision`; a `Metric` sees `Scored` items and returns a number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+TaskKind = Literal["classification", "captioning"]
+DataOrigin = Literal["official", "starter"]
+OptionValue = str | int | float | bool | None
+
+
+# --- audio -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class AudioClip:
+    """Mono audio in memory, as a model hears it.
+
+    `samples` has shape (n_samples,), float32, finite, full scale at 1.0. `source_rate_hz`, `source_channels` and
+    `source_frames` describe the file before it was mixed down and resampled; `notes` names what a reader should
+    know of it, such as "silent".
+    """
+
+    samples: npt.NDArray[np.float32]
+    sample_rate_hz: int
+    source_rate_hz: int
+    source_channels: int
+    source_frames: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def duration_s(self) -> float:
+        """Length of the clip in seconds."""
+        return len(self.samples) / self.sample_rate_hz
+
+
+class AudioSource(Protocol):
+    """Something that can be heard later: cheap to hold until then."""
+
+    def load(self, sample_rate_hz: int) -> AudioClip:
+        """Decode, mix to mono and resample.
+
+        Raises:
+            AudioError: the audio is unreadable, empty or not finite.
+        """
+
+    def identity(self) -> str:
+        """A text that is the same whenever the audio is; part of the item set's hash."""
+
+    def duration_s(self) -> float | None:
+        """Length from the header alone, in seconds; None when the header does not tell."""
+
+
+# --- tasks -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class AudioItem:
+    """One question of a benchmark. Knows nothing of models.
+
+    `references` are labels for classification (at least one is right), captions for captioning. Items of one
+    recording share `cluster`: the bootstrap draws clusters, not clips.
+    """
+
+    item_id: str
+    source: AudioSource
+    references: tuple[str, ...]
+    cluster: str
+    metadata: Mapping[str, OptionValue] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Label:
+    """One class: the data set's own name, and how it reads in a sentence."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True)
+class ItemSet:
+    """What a task found on disk.
+
+    `origin` tells the benchmark from its starter set; `n_declared` is the size of the full set that was asked for
+    (all of ESC-50: 2000), so that a partial copy never passes for the whole; `root` is where it was found.
+    """
+
+    items: tuple[AudioItem, ...]
+    origin: DataOrigin
+    n_declared: int
+    root: Path
+
+
+@dataclass(frozen=True)
+class Task:
+    """A benchmark as data, and one function that reads it.
+
+    `version` rises when scores would change. `prompts` maps a prompt's name to its text; the first is the default.
+    `sample_rows` are a few real lines of the metadata file, for tests and for readers. `find(folder)` answers
+    whether an official copy lies in that folder (the folder itself, or one below with a usual name) and where.
+    """
+
+    name: str
+    version: int
+    kind: TaskKind
+    summary: str
+    labels: tuple[Label, ...]
+    prompts: Mapping[str, str]
+    metrics: tuple[str, ...]
+    citation: str
+    licence: str
+    homepage: str
+    download: str
+    sample_rows: tuple[str, ...]
+    find: Callable[[Path], Path | None]
+    read_items: Callable[[Path], ItemSet]
+    starter_root: Path | None = None
+    read_starter: Callable[[Path], ItemSet] | None = None
+
+
+# --- models ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Query:
+    """One clip and one question about it.
+
+    `labels`, when given, are candidate answers; a model that can, returns one score for each.
+    """
+
+    item_id: str
+    clip: AudioClip
+    prompt: str
+    labels: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model said.
+
+    `label_scores` holds one length-normalised log-likelihood (nats per token) for each of the query's labels, or
+    None. `frames_total` are the feature frames of the whole clip, `frames_heard` those that reached the encoder; a
+    model that hears samples, or nothing, counts samples, or 0. `error` is set instead of `text` when this one item
+    failed: "ErrorType: message".
+    """
+
+    text: str
+    n_audio_tokens: int = 0
+    n_prompt_tokens: int = 0
+    n_answer_tokens: int = 0
+    frames_total: int = 0
+    frames_heard: int = 0
+    label_scores: tuple[float, ...] | None = None
+    stopped: Literal["end", "length"] = "end"
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """What a record must say of the model that ran.
+
+    `parameters` counts them per part ("encoder", "connector", "language_model"). `length_policy` says what happens
+    to long audio. `kernels` names the implementations in use. `weights_sha256` is None for a model without weights.
+    `fingerprint` changes whenever answers might: weights, options, generation settings.
+    """
+
+    name: str
+    variant: str
+    summary: str
+    parameters: Mapping[str, int]
+    sample_rate_hz: int
+    audio_tokens_per_s: float | None
+    length_policy: str
+    weights_sha256: str | None
+    generation: Mapping[str, OptionValue]
+    kernels: Mapping[str, str]
+    fingerprint: str
+    can_score_labels: bool = False
+
+
+@runtime_checkable
+class ModelAdapter(Protocol):
+    """A model as the runner sees it. Tokenisers, templates, chunking and devices stay inside.
+
+    A file `models/<name>.py` defines a function `<name>(variant=..., ...) -> ModelAdapter` that is cheap to call:
+    weights are read in `load`.
+    """
+
+    def load(self, device: str, dtype: str) -> None:
+        """Read weights and get ready. `device` and `dtype` are torch's names ("cpu", "cuda:0"; "float32")."""
+
+    def answer(self, queries: Sequence[Query]) -> Sequence[Answer]:
+        """Answer each query: same order, same length. The answer to one query does not depend on the others.
+
+        One item's own trouble goes into its `Answer.error`; an exception fails the whole batch.
+        """
+
+    def describe(self) -> ModelDescription:
+        """Facts for the record. May be called before `load`, from the options alone, except for the weights hash."""
+
+    def close(self) -> None:
+        """Give memory back."""
+
+
+# --- scoring ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a scorer makes of one answer: a label or None (unparsed), and a score per label where it has them."""
+
+    label: str | None
+    scores: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class ScorableAnswer:
+    """The part of a prediction that a scorer may see."""
+
+    text: str
+    label_scores: tuple[float, ...] | None
+
+
+class Scorer(Protocol):
+    """Text, or label scores, to label. `name` and `version` are part of a result's identity.
+
+    A file `harness/scorers/<name>.py` defines a function `<name>(...) -> Scorer`.
+    """
+
+    name: str
+    version: int
+    needs_label_scores: bool
+
+    def decide(self, answers: Sequence[ScorableAnswer], labels: Sequence[Label]) -> Sequence[Decision]:
+        """One decision an answer, in order."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One item as a metric sees it. A failed item has `answered` False and `decision.label` None."""
+
+    item_id: str
+    references: tuple[str, ...]
+    cluster: str
+    answered: bool
+    decision: Decision
+
+
+class Metric(Protocol):
+    """A file `harness/metrics/<name>.py` defines a function `<name>(scored) -> float`."""
+
+    def __call__(self, scored: Sequence[Scored]) -> float: ...
+
+
+# --- training --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingExample:
+    """One clip to learn from, made by a recipe and the same for every model.
+
+    `samples` has shape (n_samples,), float32, at the model's sample rate. `answers` are texts with weights that sum to
+    1: a mixture of two clips has two. `teacher_scores`, shape (n_teacher,), each in [0, 1], are what a teacher heard.
+    Masks are (start, length) in feature frames and in mel bins (SpecAugment, arXiv 1904.08779).
+    """
+
+    samples: npt.NDArray[np.float32]
+    prompt: str
+    answers: tuple[tuple[str, float], ...]
+    teacher_scores: npt.NDArray[np.float32] | None = None
+    frame_masks: tuple[tuple[int, int], ...] = ()
+    mel_masks: tuple[tuple[int, int], ...] = ()
+
+
+@runtime_checkable
+class TrainableModel(ModelAdapter, Protocol):
+    """A model that a recipe can train. Tensors are torch's; the type stays open so that this file needs no torch."""
+
+    sample_rate_hz: int
+
+    def start_training(self, n_teacher_scores: int, device: str) -> Any:
+        """Fresh weights; returns the `torch.nn.Module` to optimise, with a head for as many teacher scores."""
+
+    def losses(self, examples: Sequence[TrainingExample]) -> Mapping[str, Any]:
+        """Named scalar losses of a batch, with gradients: "text", and "teacher" where there are teacher scores."""
+
+    def save(self, path: Path) -> None:
+        """Write the weights (safetensors) that `load` reads."""
+
+
+@runtime_checkable
+class Tagger(Protocol):
+    """A model that can teach: it gives a score to each of a fixed list of sound classes."""
+
+    n_classes: int
+
+    def load(self, device: str, dtype: str) -> None:
+        """Read weights and get ready."""
+
+    def tag(self, clips: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+        """Scores in [0, 1], shape (n_clips, n_classes), of mono clips at 16 kHz."""

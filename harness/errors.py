@@ -1,0 +1,75 @@
+"""Every error that a user can cause or must know of.
+
+    HarnessError                  base: one line for the user, never a traceback
+    ├── UsageError                the command cannot mean anything; exit code 2
+    │   ├── UnknownNameError      no model, task, scorer or metric of that name
+    │   └── OptionError           an option of a plugin is unknown or has a bad value
+    ├── MissingDataError          a task's data is not where it was looked for
+    ├── MissingExtraError         an optional package is not installed; names the extra
+    ├── PluginError               a plugin breaks its contract, or a name has two owners
+    ├── RecordError               a record or a predictions file cannot be read or trusted
+    └── ItemError                 one item failed; the run goes on and counts it
+        ├── AudioError            the clip cannot be decoded, or its samples are unusable
+        └── ModelLimitError       the model says that it cannot take this item
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class HarnessError(Exception):
+    """Base of every error that is shown to a user as one message."""
+
+
+class UsageError(HarnessError):
+    """The command, as typed, cannot be carried out."""
+
+
+class UnknownNameError(UsageError):
+    """A name that no plugin has; the message lists near ones."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        known = sorted(known)
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        super().__init__(f"Unknown {kind} '{name}'.{hint} Available: {', '.join(known) or 'none'}.")
+
+
+class OptionError(UsageError):
+    """An option of a model, task or scorer is unknown or has a value it cannot take."""
+
+
+class MissingDataError(HarnessError):
+    """A task's data was not found; the message says where it comes from and how to get it."""
+
+
+class MissingExtraError(HarnessError):
+    """An optional package is missing."""
+
+    def __init__(self, package: str, extra: str, needed_for: str) -> None:
+        super().__init__(
+            f"{needed_for} needs the package '{package}', which is not installed. "
+            f"Install it with: pip install 'lalm-harness[{extra}]'"
+        )
+
+
+class PluginError(HarnessError):
+    """A plugin breaks its contract, or two plugins claim one name."""
+
+
+class RecordError(HarnessError):
+    """A record or a predictions file is unreadable, incomplete or of an unknown version."""
+
+
+class ItemError(HarnessError):
+    """One item failed. The runner records it and goes on."""
+
+
+class AudioError(ItemError):
+    """A clip cannot be decoded, or holds samples that mean nothing."""
+
+
+class ModelLimitError(ItemError):
+    """The model cannot take this item, and says why."""

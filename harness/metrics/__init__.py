@@ -1,0 +1,1 @@
+"""One metric per file: a pure function from scored items to a number."""
