@@ -1,0 +1,1 @@
+"""Network code: the one place below `models` that imports torch at module level."""

@@ -1,0 +1,118 @@
+"""Log-mel filter banks as Kaldi computes them, in plain torch.
+
+The front end of AST, LTU and DASS: `torchaudio.compliance.kaldi.fbank` with htk_compat, a Hanning window, 128 mel
+bins, 10 ms shift, no dither and defaults elsewhere (25 ms frames, pre-emphasis 0.97, DC removed per frame, 20 Hz to
+8 kHz, snip edges). Sources: YuanGongND/ltu src/ltu/inference_batch.py, Saurabhbhati/DASS src/dataloader.py.
+
+With 128 bins at 16 kHz one mel filter (number 3) covers no FFT bin; Kaldi's own library refuses that, torchaudio
+gives log(eps) there, and published checkpoints were trained with it. So it is kept.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+SAMPLE_RATE_HZ = 16_000
+FRAME_LENGTH = 400  # samples: 25 ms
+FRAME_SHIFT = 160  # samples: 10 ms per frame
+FRAMES_PER_S = SAMPLE_RATE_HZ / FRAME_SHIFT
+N_FFT = 512  # the next power of two above FRAME_LENGTH
+N_MELS = 128
+PREEMPHASIS = 0.97
+LOW_HZ = 20.0
+HIGH_HZ = SAMPLE_RATE_HZ / 2
+# Frames that are held at once: one hour of audio must not exist as overlapping frames.
+BLOCK_FRAMES = 8192
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """`(log_mel - mean) / scale`, as a checkpoint's authors trained it."""
+
+    mean: float
+    scale: float
+
+
+# YuanGongND/ltu src/ltu/inference_batch.py: (x + 5.081) / 4.4849.
+LTU_NORMALISATION = Normalisation(mean=-5.081, scale=4.4849)
+# Saurabhbhati/DASS src/dataloader.py: (x + 4.2677393) / (2 * 4.5689974).
+DASS_NORMALISATION = Normalisation(mean=-4.2677393, scale=2 * 4.5689974)
+
+
+def n_frames(n_samples: int) -> int:
+    """Frames that fit whole into `n_samples` (snip edges)."""
+    return max(0, 1 + (n_samples - FRAME_LENGTH) // FRAME_SHIFT)
+
+
+def _mel(hz: Tensor) -> Tensor:
+    return 1127.0 * torch.log1p(hz / 700.0)
+
+
+@lru_cache(maxsize=4)
+def _mel_filters(n_mels: int) -> Tensor:
+    """Triangles in the mel domain, shape (N_FFT // 2 + 1, n_mels); the Nyquist bin has no weight, as in Kaldi."""
+    low, high = _mel(torch.tensor([LOW_HZ, HIGH_HZ], dtype=torch.float64))
+    step = (high - low) / (n_mels + 1)
+    left = low + step * torch.arange(n_mels, dtype=torch.float64)
+    mel_of_bin = _mel(torch.arange(N_FFT // 2, dtype=torch.float64) * SAMPLE_RATE_HZ / N_FFT)[:, None]
+    rising = (mel_of_bin - left) / step
+    falling = (left + 2 * step - mel_of_bin) / step
+    triangles = torch.clamp(torch.minimum(rising, falling), min=0.0)
+    return torch.cat([triangles, torch.zeros(1, n_mels, dtype=torch.float64)]).float()
+
+
+@lru_cache(maxsize=1)
+def _window() -> Tensor:
+    return torch.hann_window(FRAME_LENGTH, periodic=False)
+
+
+def _log_mel_of_frames(frames: Tensor, n_mels: int) -> Tensor:
+    """Frames of samples, shape (n, FRAME_LENGTH), to log-mel energies, shape (n, n_mels)."""
+    frames = frames - frames.mean(dim=1, keepdim=True)
+    previous = torch.cat([frames[:, :1], frames[:, :-1]], dim=1)
+    frames = (frames - PREEMPHASIS * previous) * _window()
+    power = torch.fft.rfft(frames, n=N_FFT).abs().square()
+    energy = power @ _mel_filters(n_mels)
+    return torch.log(torch.clamp(energy, min=torch.finfo(torch.float32).eps))
+
+
+def fbank(samples: Tensor, n_mels: int = N_MELS) -> Tensor:
+    """Log-mel energies of one mono clip at 16 kHz.
+
+    Args:
+        samples: shape (n_samples,), float32, full scale at 1.0. The clip's mean is subtracted first, as LTU does.
+            A clip under 25 ms is padded with zeros to one frame.
+
+    Returns:
+        shape (n_frames, n_mels), float32, natural logarithm, not normalised; floor log(eps) = -15.94.
+    """
+    samples = samples - samples.mean()
+    if len(samples) < FRAME_LENGTH:
+        samples = torch.nn.functional.pad(samples, (0, FRAME_LENGTH - len(samples)))
+    frames = samples.unfold(0, FRAME_LENGTH, FRAME_SHIFT)
+    return torch.cat([_log_mel_of_frames(block, n_mels) for block in frames.split(BLOCK_FRAMES)])
+
+
+def pad_frames(features: Tensor, n: int) -> Tensor:
+    """Append zero frames up to `n` frames, before normalisation, as the published loaders do.
+
+    Args:
+        features: shape (..., n_frames, n_mels).
+    """
+    missing = n - features.shape[-2]
+    return torch.nn.functional.pad(features, (0, 0, 0, missing)) if missing > 0 else features
+
+
+def normalise(features: Tensor, how: Normalisation) -> Tensor:
+    """Shift and scale to what the checkpoint saw in training."""
+    return (features - how.mean) / how.scale
+
+
+def round_up(n: int, multiple: int) -> int:
+    """The smallest multiple of `multiple` that is at least `n`."""
+    return math.ceil(n / multiple) * multiple

@@ -1,0 +1,201 @@
+"""A large audio language model: encoder, connector, language model. Audio tokens come first, then the text.
+
+Letters
+    B   batch, T frames, M mel bins
+    A   audio tokens, P prompt tokens, E width of the language model, V vocabulary
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.nn.ast_encoder import AstEncoder
+from models.nn.connector import ConvConnector, PoolConnector
+from models.nn.dass_encoder import DassEncoder
+from models.nn.features import pad_frames, round_up
+
+# Frames behind one audio token of either family: two frequency rows (DASS) or one pair of patches (AST) of 32 frames
+# each, so 3.125 tokens a second on both sides.
+FRAMES_PER_STEP = 32
+
+
+class Cache(Protocol):
+    """What a language model remembers between calls."""
+
+    def repeat(self, n: int) -> Any:
+        """Each sequence `n` times in a row."""
+
+    def n_bytes(self) -> int:
+        """Bytes held."""
+
+
+class HearDass(nn.Module):
+    """DASS and the convolution connector: any length in one pass."""
+
+    def __init__(self, encoder: DassEncoder, connector: ConvConnector) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.connector = connector
+
+    def encode(self, fbank_BTM: Tensor) -> Tensor:
+        """The normed map, shape (B, H, W, C)."""
+        return self.encoder.normed_map(fbank_BTM)
+
+    def connect(self, map_BHWC: Tensor) -> Tensor:
+        """Map to audio tokens, shape (B, A, E)."""
+        tokens: Tensor = self.connector(map_BHWC)
+        return tokens
+
+    def summary(self, map_BHWC: Tensor) -> Tensor:
+        """One vector a clip, shape (B, C)."""
+        return map_BHWC.mean(dim=(1, 2))
+
+    @property
+    def width(self) -> int:
+        """Channels C of the encoder's output."""
+        return self.encoder.config.widths[-1]
+
+
+class HearAst(nn.Module):
+    """AST and LTU's pooling. Audio beyond one pass is heard in windows of that length, tokens in order."""
+
+    def __init__(self, encoder: AstEncoder, connector: PoolConnector) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.connector = connector
+
+    def encode(self, fbank_BTM: Tensor) -> Tensor:
+        """Patches of all windows, shape (B, windows' F * T in order, C), window by window."""
+        frames = fbank_BTM.shape[1]
+        padded = pad_frames(fbank_BTM, round_up(frames, FRAMES_PER_STEP))
+        windows = padded.split(self.encoder.config.max_frames, dim=1)
+        return torch.cat([self.encoder(window).unflatten(1, (self.encoder.config.n_freq, -1)) for window in windows], 2)
+
+    def connect(self, patches_BFTC: Tensor) -> Tensor:
+        """Patches (B, F, T, C) to audio tokens, shape (B, A, E)."""
+        tokens: Tensor = self.connector(patches_BFTC.flatten(1, 2))
+        return tokens
+
+    def summary(self, patches_BFTC: Tensor) -> Tensor:
+        """One vector a clip, shape (B, C)."""
+        return patches_BFTC.mean(dim=(1, 2))
+
+    @property
+    def width(self) -> int:
+        """Channels C of the encoder's output."""
+        return self.encoder.config.width
+
+
+class AudioLanguageModel(nn.Module):
+    """`hear` turns features into audio tokens; `lm` continues them with text."""
+
+    def __init__(self, hear: HearDass | HearAst, lm: Any) -> None:
+        super().__init__()
+        self.hear = hear
+        self.lm = lm
+
+    def parameter_counts(self) -> dict[str, int]:
+        """Parameters of each part; a tensor that two modules share counts once."""
+        parts = {"encoder": self.hear.encoder, "connector": self.hear.connector, "language_model": self.lm}
+        return {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
+
+    def audio_tokens(self, fbank_BTM: Tensor) -> Tensor:
+        """Normalised features to vectors for the language model, (B, T, M) to (B, A, E)."""
+        return self.hear.connect(self.hear.encode(fbank_BTM))
+
+    def read(self, audio: Sequence[Tensor], prompt_ids: Sequence[Sequence[int]]) -> tuple[Tensor, Any]:
+        """Audio, then prompt, through the language model, clips of unlike length padded on the left under a mask.
+
+        Args:
+            audio: one tensor of shape (A_i, E) an item.
+            prompt_ids: as many lists of token ids.
+
+        Returns:
+            the last hidden state of each item, shape (B, E), and the cache to continue from.
+        """
+        device = audio[0].device
+        rows = [
+            torch.cat([tokens, self.lm.embed(torch.tensor([ids], device=device))[0].to(tokens.dtype)])
+            for tokens, ids in zip(audio, prompt_ids, strict=True)
+        ]
+        longest = max(len(row) for row in rows)
+        embeddings = torch.stack([functional.pad(row, (0, 0, longest - len(row), 0)) for row in rows])
+        lengths = torch.tensor([len(row) for row in rows], device=device)
+        mask = (torch.arange(longest, device=device) >= (longest - lengths)[:, None]).to(embeddings.dtype)
+        hidden, cache = self.lm(embeddings, mask_BL=None if bool(mask.all()) else mask)
+        return hidden[:, -1], cache
+
+    def generate(
+        self, last_BE: Tensor, cache: Any, end_id: int, max_new_tokens: int, choose: Callable[[Tensor], Tensor]
+    ) -> list[list[int]]:
+        """Continue until each item has said `end_id`, or `max_new_tokens`.
+
+        Args:
+            last_BE: hidden state after the prompt.
+            choose: logits (B, V) to token ids (B,).
+
+        Returns:
+            the new ids of each item, the end token included where it came.
+        """
+        said: list[list[int]] = [[] for _ in range(last_BE.shape[0])]
+        for _ in range(max_new_tokens):
+            ids_B = choose(self.lm.head(last_BE))
+            open_items = 0
+            for ids, new in zip(said, ids_B.tolist(), strict=True):
+                if not ids or ids[-1] != end_id:
+                    ids.append(new)
+                    open_items += new != end_id
+            if not open_items:
+                break
+            last_BE, cache = self.lm.step(self.lm.embed(ids_B[:, None])[:, 0], cache)
+        return said
+
+    def answer_log_likelihoods(self, last_BE: Tensor, cache: Any, answers: Sequence[Sequence[int]]) -> Tensor:
+        """Mean log-probability per token, in nats, of each answer after each item's prompt.
+
+        Args:
+            last_BE: hidden state after the prompt.
+            cache: of the same B items; it is not changed.
+            answers: token ids of K candidate answers, each with its end token.
+
+        Returns:
+            shape (B, K), float32.
+        """
+        longest = max(len(answer) for answer in answers)
+        ids_KL = torch.tensor([[*answer, *[0] * (longest - len(answer))] for answer in answers], device=last_BE.device)
+        real_KL = torch.tensor([[i < len(answer) for i in range(longest)] for answer in answers], device=ids_KL.device)
+        n_items, n_answers = last_BE.shape[0], len(answers)
+        ids_NL = ids_KL.repeat(n_items, 1)
+        hidden, _ = self.lm(self.lm.embed(ids_NL[:, :-1]).to(last_BE.dtype), cache=cache.repeat(n_answers))
+        hidden = torch.cat([last_BE.repeat_interleave(n_answers, dim=0)[:, None], hidden], dim=1)
+        log_p = torch.log_softmax(self.lm.head(hidden).float(), dim=-1).gather(-1, ids_NL[..., None])[..., 0]
+        real_NL = real_KL.repeat(n_items, 1)
+        means: Tensor = (log_p * real_NL).sum(1) / real_NL.sum(1)
+        return means.view(n_items, n_answers)
+
+    def answer_losses(self, audio_BAE: Tensor, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> Tensor:
+        """Cross-entropy of each answer given audio and prompt, mean over its tokens, for training.
+
+        Sequences are padded on the right, where nothing that counts comes after.
+
+        Returns:
+            shape (B,), nats per token.
+        """
+        texts = [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
+        longest = max(len(text) for text in texts)
+        device = audio_BAE.device
+        ids_BL = torch.tensor([[*text, *[0] * (longest - len(text))] for text in texts], device=device)
+        starts = torch.tensor([len(prompt) for prompt in prompts], device=device)[:, None]
+        ends = torch.tensor([len(text) for text in texts], device=device)[:, None]
+        positions = torch.arange(longest, device=device)
+        counts_BL = ((positions >= starts) & (positions < ends)).float()
+        embeddings = torch.cat([audio_BAE, self.lm.embed(ids_BL).to(audio_BAE.dtype)], dim=1)
+        hidden, _ = self.lm(embeddings[:, :-1])
+        logits = self.lm.head(hidden[:, audio_BAE.shape[1] - 1 :]).float()
+        losses_BL = functional.cross_entropy(logits.flatten(0, 1), ids_BL.flatten(), reduction="none").view_as(ids_BL)
+        return (losses_BL * counts_BL).sum(1) / counts_BL.sum(1)

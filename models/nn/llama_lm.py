@@ -1,0 +1,85 @@
+"""LLaMA through transformers, with the same small surface as `MambaLM`.
+
+The network is transformers' own `LlamaForCausalLM` with torch's fused attention (SDPA): an eager baseline would
+flatter the state-space side. Head and embedding share one weight in the tiny variant, as Mamba's do.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
+
+
+@dataclass
+class LlamaCache:
+    """Keys and values of everything heard, and which positions are real; both grow with each token."""
+
+    keys_values: DynamicCache
+    mask_BL: Tensor
+
+    def repeat(self, n: int) -> LlamaCache:
+        """Each sequence `n` times in a row: (B, ...) to (B * n, ...)."""
+        keys_values = copy.deepcopy(self.keys_values)
+        keys_values.batch_repeat_interleave(n)
+        return LlamaCache(keys_values, self.mask_BL.repeat_interleave(n, dim=0))
+
+    def n_bytes(self) -> int:
+        """Bytes held."""
+        tensors = [x for layer in self.keys_values.layers for x in (layer.keys, layer.values)]
+        return sum(x.numel() * x.element_size() for x in tensors)
+
+
+class LlamaLM(nn.Module):
+    """A language model that continues a sequence of embeddings."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__()
+        self.config = config
+        config._attn_implementation = "sdpa"
+        self.network = LlamaForCausalLM(config)
+
+    def embed(self, ids_BL: Tensor) -> Tensor:
+        """Token ids to vectors, (B, L) to (B, L, E)."""
+        out: Tensor = self.network.model.embed_tokens(ids_BL)
+        return out
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Normed hidden states to logits over the vocabulary, (..., E) to (..., V)."""
+        out: Tensor = self.network.lm_head(hidden)
+        return out
+
+    def forward(
+        self, embeddings_BLE: Tensor, mask_BL: Tensor | None = None, cache: LlamaCache | None = None
+    ) -> tuple[Tensor, LlamaCache]:
+        """Hidden states after the final norm, and what to continue from.
+
+        Args:
+            embeddings_BLE: audio or text vectors.
+            mask_BL: 1 at real positions, 0 at padding on the left; only without a cache.
+            cache: what an earlier call returned; transformers' cache inside is extended in place.
+
+        Returns:
+            hidden states, shape (B, L, E), and the new cache.
+        """
+        batch, length = embeddings_BLE.shape[:2]
+        new = torch.ones(batch, length, dtype=torch.long, device=embeddings_BLE.device)
+        new = new if mask_BL is None else mask_BL.long()
+        mask = new if cache is None else torch.cat([cache.mask_BL, new], dim=1)
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -length:]
+        out = self.network.model(
+            inputs_embeds=embeddings_BLE,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=DynamicCache() if cache is None else cache.keys_values,
+            use_cache=True,
+        )
+        return out.last_hidden_state, LlamaCache(out.past_key_values, mask)
+
+    def step(self, embeddings_BE: Tensor, cache: LlamaCache) -> tuple[Tensor, LlamaCache]:
+        """One more position: (B, E) to hidden states (B, E)."""
+        hidden, cache = self.forward(embeddings_BE.unsqueeze(1), cache=cache)
+        return hidden.squeeze(1), cache

@@ -1,0 +1,61 @@
+"""The tiny pair: the real modules at small width, matched in parameters and in audio tokens per second.
+
+Both encoders hear 128 mel bins at 10 ms and hand over 3.125 tokens a second; encoder plus connector, and language
+model, are each matched within 5 % (tests/test_models_tiny.py), so that what differs is the architecture.
+"""
+
+from __future__ import annotations
+
+from transformers import LlamaConfig
+
+from models.nn.ast_encoder import AstConfig, AstEncoder
+from models.nn.connector import ConvConnector, PoolConnector
+from models.nn.dass_encoder import DassConfig, DassEncoder
+from models.nn.lalm import AudioLanguageModel, HearAst, HearDass
+from models.nn.llama_lm import LlamaLM
+from models.nn.mamba_lm import MambaConfig, MambaLM
+from models.nn.text import VOCAB_SIZE
+
+LM_WIDTH = 192
+# 5.12 s: the length that both were trained on. Shorter audio is padded to it, as LTU pads to 10.24 s.
+TRAINED_FRAMES = 512
+
+DASS_TINY = DassConfig(depths=(1, 1, 2, 1), widths=(32, 64, 128, 256), drop_path=0.1)
+AST_TINY = AstConfig(width=208, depth=4, n_heads=4, n_time=TRAINED_FRAMES // 16, dropout=0.1)
+MAMBA_TINY = MambaConfig(vocab_size=VOCAB_SIZE, width=LM_WIDTH, n_layers=4)
+
+
+def llama_tiny_config() -> LlamaConfig:
+    """Three LLaMA layers as wide as MAMBA_TINY, their MLP sized to match its parameters."""
+    return LlamaConfig(
+        vocab_size=VOCAB_SIZE,
+        hidden_size=LM_WIDTH,
+        intermediate_size=320,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        max_position_embeddings=65_536,
+        rms_norm_eps=1e-5,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=0,
+    )
+
+
+def hear_dass() -> HearDass:
+    """DASS at small width with the paper's convolution connector."""
+    return HearDass(DassEncoder(DASS_TINY, with_head=False), ConvConnector(DASS_TINY.widths[-1], LM_WIDTH))
+
+
+def hear_ast() -> HearAst:
+    """LTU's encoder at small width with LTU's pooling."""
+    return HearAst(AstEncoder(AST_TINY), PoolConnector(AST_TINY.width, LM_WIDTH))
+
+
+def ssalm_tiny() -> AudioLanguageModel:
+    """DASS and Mamba."""
+    return AudioLanguageModel(hear_dass(), MambaLM(MAMBA_TINY))
+
+
+def ltu_tiny() -> AudioLanguageModel:
+    """AST and LLaMA."""
+    return AudioLanguageModel(hear_ast(), LlamaLM(llama_tiny_config()))
