@@ -1,0 +1,179 @@
+"""Answers to a report: scorer, metric, interval, counts, per-class table and confusion table of one run.
+
+Every declared item is in the denominator. An item that failed, or whose answer the scorer could not read, is wrong
+in `value`; `answered_only` leaves out the failed ones and stands beside it, never instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.contracts import Decision, Label, Metric, ScorableAnswer, Scored, Scorer
+from harness.errors import PluginError, UsageError
+from harness.statistics import Interval, bootstrap_mean_interval, bootstrap_statistic_interval
+
+UNPARSED = "(unparsed)"
+FAILED = "(failed)"
+
+# Metrics that are a mean of one number an item: their interval needs no call of the metric for every resample.
+_MEANS_OVER_ITEMS = frozenset({"accuracy"})
+
+
+@dataclass(frozen=True)
+class ScoringInput:
+    """One item with what the model said of it. `text` is "" and `label_scores` None when `answered` is False."""
+
+    item_id: str
+    references: tuple[str, ...]
+    cluster: str
+    answered: bool
+    text: str
+    label_scores: tuple[float, ...] | None
+
+
+@dataclass(frozen=True)
+class ClassCount:
+    """Of `n` items with this reference, `n_right` were decided right."""
+
+    label: str
+    n: int
+    n_right: int
+
+
+@dataclass(frozen=True)
+class ScoreReport:
+    """One run under one scorer and one metric.
+
+    `value` counts every item; `answered_only` is the metric over answered items, None when there are none.
+    `n_answered` + `n_failed` = `n_items`; `n_unparsed` of the answered ones name no label. `per_class` lists every
+    label in the task's order, empty ones too. `confusion` maps reference to decided label name, "(unparsed)" or
+    "(failed)", to a count; an item with several references is counted under each.
+    """
+
+    scorer: str
+    scorer_version: int
+    metric: str
+    value: float
+    interval: Interval
+    answered_only: float | None
+    n_items: int
+    n_answered: int
+    n_failed: int
+    n_unparsed: int
+    per_class: tuple[ClassCount, ...]
+    confusion: Mapping[str, Mapping[str, int]]
+
+
+def score_items(
+    items: Sequence[ScoringInput],
+    labels: Sequence[Label],
+    scorer: Scorer,
+    metric_name: str,
+    metric: Metric,
+    seed: int = 0,
+    n_resamples: int = 1000,
+) -> ScoreReport:
+    """Score a run. The same inputs and seed give the same report.
+
+    Raises:
+        UsageError: the scorer needs label scores and no answer has them.
+        PluginError: the scorer, or a reference, does not fit the labels.
+        ValueError: there are no items.
+    """
+    if not items:
+        raise ValueError("there is nothing to score")
+    _check_references(items, labels)
+    scored = _decide(items, labels, scorer)
+    answered = [item for item in scored if item.answered]
+    return ScoreReport(
+        scorer=scorer.name,
+        scorer_version=scorer.version,
+        metric=metric_name,
+        value=float(metric(scored)),
+        interval=_interval(scored, metric_name, metric, seed, n_resamples),
+        answered_only=float(metric(answered)) if answered else None,
+        n_items=len(scored),
+        n_answered=len(answered),
+        n_failed=len(scored) - len(answered),
+        n_unparsed=sum(item.decision.label is None for item in answered),
+        per_class=_per_class(scored, labels),
+        confusion=_confusion(scored, labels),
+    )
+
+
+def _check_references(items: Sequence[ScoringInput], labels: Sequence[Label]) -> None:
+    names = {label.name for label in labels}
+    for item in items:
+        if not item.references:
+            raise PluginError(f"The item '{item.item_id}' has no reference.")
+        strangers = [reference for reference in item.references if reference not in names]
+        if strangers:
+            raise PluginError(f"The item '{item.item_id}' has the reference '{strangers[0]}', which is no label.")
+
+
+def _decide(items: Sequence[ScoringInput], labels: Sequence[Label], scorer: Scorer) -> list[Scored]:
+    """Let the scorer see the answered items, and nothing of the references."""
+    answers = [ScorableAnswer(item.text, item.label_scores) for item in items if item.answered]
+    if scorer.needs_label_scores and answers and all(answer.label_scores is None for answer in answers):
+        raise UsageError(f"The scorer '{scorer.name}' needs a score for each label, and no answer has them.")
+    decisions = list(scorer.decide(answers, labels)) if answers else []
+    _check_decisions(decisions, len(answers), labels, scorer.name)
+    remaining = iter(decisions)
+    return [
+        Scored(
+            item_id=item.item_id,
+            references=item.references,
+            cluster=item.cluster,
+            answered=item.answered,
+            decision=next(remaining) if item.answered else Decision(None),
+        )
+        for item in items
+    ]
+
+
+def _check_decisions(decisions: Sequence[Decision], n_answers: int, labels: Sequence[Label], scorer: str) -> None:
+    if len(decisions) != n_answers:
+        raise PluginError(f"The scorer '{scorer}' made {len(decisions)} decisions for {n_answers} answers.")
+    names = {label.name for label in labels}
+    for decision in decisions:
+        if decision.label is not None and decision.label not in names:
+            raise PluginError(f"The scorer '{scorer}' decided for '{decision.label}', which is no label's name.")
+        if decision.scores is not None and len(decision.scores) != len(labels):
+            raise PluginError(f"The scorer '{scorer}' gave {len(decision.scores)} scores for {len(labels)} labels.")
+
+
+def _interval(scored: Sequence[Scored], metric_name: str, metric: Metric, seed: int, n_resamples: int) -> Interval:
+    clusters = [item.cluster for item in scored]
+    if metric_name in _MEANS_OVER_ITEMS:
+        values = [float(metric([item])) for item in scored]
+        return bootstrap_mean_interval(values, clusters, n_resamples=n_resamples, seed=seed)
+    return bootstrap_statistic_interval(
+        lambda drawn: float(metric([scored[position] for position in drawn])),
+        clusters,
+        n_resamples=n_resamples,
+        seed=seed,
+    )
+
+
+def _per_class(scored: Sequence[Scored], labels: Sequence[Label]) -> tuple[ClassCount, ...]:
+    total = {label.name: 0 for label in labels}
+    right = dict(total)
+    for item in scored:
+        is_right = item.answered and item.decision.label in item.references
+        for reference in set(item.references):
+            total[reference] += 1
+            right[reference] += is_right
+    return tuple(ClassCount(label.name, total[label.name], right[label.name]) for label in labels)
+
+
+def _confusion(scored: Sequence[Scored], labels: Sequence[Label]) -> dict[str, dict[str, int]]:
+    """Rows and columns in the task's label order, so that equal runs print equal tables."""
+    order = [label.name for label in labels] + [UNPARSED, FAILED]
+    counts: dict[str, dict[str, int]] = {}
+    for item in scored:
+        decided = (item.decision.label or UNPARSED) if item.answered else FAILED
+        for reference in set(item.references):
+            row = counts.setdefault(reference, {})
+            row[decided] = row.get(decided, 0) + 1
+    return {row: {name: counts[row][name] for name in order if name in counts[row]} for row in order if row in counts}

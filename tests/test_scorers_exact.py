@@ -1,0 +1,59 @@
+"""`exact` against a table of tricky answers, and what must hold for any answer."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from harness.contracts import Decision, Label, ScorableAnswer
+from harness.scorers.exact import exact
+
+GOLDEN = json.loads((Path(__file__).parent / "golden" / "exact_answers.json").read_text(encoding="utf-8"))
+LABELS = tuple(Label(name, name.replace("_", " ")) for name in GOLDEN["labels"])
+ROWS = [(row["answer"], row["label"], row["why"]) for row in GOLDEN["rows"]]
+
+
+def decide(answer: str, labels: tuple[Label, ...] = LABELS) -> Decision:
+    return exact().decide([ScorableAnswer(answer, None)], labels)[0]
+
+
+@pytest.mark.parametrize(("answer", "label", "why"), ROWS, ids=[f"{row[2]}: {row[0]!r}" for row in ROWS])
+def test_a_tricky_answer_is_read_as_a_person_would(answer: str, label: str | None, why: str) -> None:
+    assert decide(answer).label == label, why
+
+
+def test_the_order_of_the_labels_does_not_matter() -> None:
+    answers = [ScorableAnswer(answer, None) for answer, _, _ in ROWS]
+    forwards = exact().decide(answers, LABELS)
+    shuffled = list(LABELS)
+    random.Random(1).shuffle(shuffled)
+    assert exact().decide(answers, shuffled) == forwards
+
+
+def test_every_label_of_esc50_is_found_when_it_is_the_answer() -> None:
+    from tasks.esc50 import esc50
+
+    labels = esc50().labels
+    said = [ScorableAnswer(f"This is {label.text}.", None) for label in labels]
+    assert [decision.label for decision in exact().decide(said, labels)] == [label.name for label in labels]
+
+
+def test_two_labels_with_the_same_words_are_never_told_apart() -> None:
+    twins = (Label("a", "rain"), Label("b", "Rain"))
+    assert decide("rain", twins).label is None
+
+
+def test_a_label_is_known_by_its_name_too() -> None:
+    labels = (Label("bangu", "clapper drum"), Label("naobo", "cymbals"))
+    assert decide("It is a bangu", labels).label == "bangu"
+
+
+def test_an_answer_of_many_words_is_read_in_full() -> None:
+    assert decide("noise " * 5000 + "and a dog").label == "dog"
+
+
+def test_no_scores_are_made_up() -> None:
+    assert decide("dog").scores is None

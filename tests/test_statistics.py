@@ -1,0 +1,111 @@
+"""The cluster bootstrap against a slow loop, against SciPy, and by its coverage."""
+
+from __future__ import annotations
+
+import random
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+
+from harness.statistics import bootstrap_mean_interval, bootstrap_statistic_interval
+
+VALUES = [1.0, 0.0, 0.0, 1.0, 1.0, 1.0, 0.0, 1.0, 0.0, 0.0, 1.0, 1.0]
+CLUSTERS = ["a", "a", "a", "b", "b", "c", "d", "d", "d", "d", "e", "f"]
+
+
+def slow_interval(values: list[float], clusters: list[str], n_resamples: int, seed: int) -> tuple[float, float]:
+    """The same idea with Python's own generator and one list per resample."""
+    rng = random.Random(seed)
+    names = sorted(set(clusters))
+    means = []
+    for _ in range(n_resamples):
+        drawn: list[float] = []
+        for name in rng.choices(names, k=len(names)):
+            drawn.extend(value for value, cluster in zip(values, clusters, strict=True) if cluster == name)
+        means.append(sum(drawn) / len(drawn))
+    means.sort()
+    return means[int(0.025 * n_resamples)], means[int(0.975 * n_resamples)]
+
+
+def test_the_interval_equals_that_of_a_slow_loop() -> None:
+    interval = bootstrap_mean_interval(VALUES, CLUSTERS, n_resamples=20_000, seed=3)
+    low, high = slow_interval(VALUES, CLUSTERS, 20_000, seed=5)
+    assert abs(interval.low - low) < 0.02 and abs(interval.high - high) < 0.02
+
+
+@pytest.mark.skipif(find_spec("scipy") is None, reason="scipy is not installed")
+def test_with_one_item_a_cluster_the_interval_equals_scipys() -> None:
+    from scipy.stats import bootstrap
+
+    values = np.random.default_rng(1).normal(2.0, 3.0, size=60)
+    theirs = bootstrap((values,), np.mean, method="percentile", n_resamples=20_000, rng=np.random.default_rng(2))
+    ours = bootstrap_mean_interval(values.tolist(), [str(n) for n in range(60)], n_resamples=20_000)
+    assert np.allclose([ours.low, ours.high], theirs.confidence_interval, atol=0.03)
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(7)
+    n_trials, n_clusters, size, truth = 300, 60, 3, 0.6
+    covered = 0
+    for trial in range(n_trials):
+        # Items of a cluster are all right or all wrong: an interval that drew clips would be far too short.
+        values = np.repeat(rng.random(n_clusters) < truth, size).astype(float).tolist()
+        clusters = [str(n) for n in range(n_clusters) for _ in range(size)]
+        interval = bootstrap_mean_interval(values, clusters, n_resamples=400, seed=trial)
+        covered += interval.low <= truth <= interval.high
+    assert 0.90 < covered / n_trials < 0.985
+
+
+def test_items_of_one_recording_widen_the_interval() -> None:
+    values = [float(n % 20 < 10) for n in range(200)]
+    alone = bootstrap_mean_interval(values, [str(n) for n in range(200)])
+    together = bootstrap_mean_interval(values, [str(n // 10) for n in range(200)])
+    assert together.high - together.low > 2 * (alone.high - alone.low)
+
+
+def test_the_general_bootstrap_draws_the_same_samples() -> None:
+    general = bootstrap_statistic_interval(
+        lambda drawn: sum(VALUES[n] for n in drawn) / len(drawn), CLUSTERS, n_resamples=300, seed=4
+    )
+    fast = bootstrap_mean_interval(VALUES, CLUSTERS, n_resamples=300, seed=4)
+    assert (general.low, general.high) == pytest.approx((fast.low, fast.high), abs=1e-12)
+
+
+def test_the_same_seed_gives_the_same_interval() -> None:
+    assert bootstrap_mean_interval(VALUES, CLUSTERS, seed=9) == bootstrap_mean_interval(VALUES, CLUSTERS, seed=9)
+
+
+def test_the_order_of_the_items_does_not_matter() -> None:
+    order = list(range(len(VALUES)))
+    random.Random(0).shuffle(order)
+    shuffled = bootstrap_mean_interval([VALUES[n] for n in order], [CLUSTERS[n] for n in order])
+    assert shuffled == bootstrap_mean_interval(VALUES, CLUSTERS)
+
+
+def test_many_clusters_in_several_portions_equal_one_portion(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = bootstrap_mean_interval(VALUES, CLUSTERS, n_resamples=100)
+    monkeypatch.setattr("harness.statistics._DRAWS_AT_ONCE", 20)
+    assert bootstrap_mean_interval(VALUES, CLUSTERS, n_resamples=100) == whole
+
+
+def test_one_cluster_gives_no_width_and_says_so() -> None:
+    interval = bootstrap_mean_interval([1.0, 0.0], ["a", "a"])
+    assert (interval.low, interval.high, interval.n_clusters) == (0.5, 0.5, 1)
+
+
+@pytest.mark.parametrize(
+    ("values", "clusters", "options", "message"),
+    [
+        ([], [], {}, "at least one value"),
+        ([1.0], ["a", "b"], {}, "1 values but 2 clusters"),
+        ([float("nan")], ["a"], {}, "finite"),
+        ([1.0], ["a"], {"n_resamples": 0}, "n_resamples"),
+        ([1.0], ["a"], {"confidence": 1.0}, "confidence"),
+    ],
+)
+def test_senseless_arguments_are_refused(
+    values: list[float], clusters: list[str], options: dict[str, float], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        bootstrap_mean_interval(values, clusters, **options)  # type: ignore[arg-type]
