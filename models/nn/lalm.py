@@ -19,9 +19,9 @@ from models.nn.connector import ConvConnector, PoolConnector
 from models.nn.dass_encoder import DassEncoder
 from models.nn.features import pad_frames, round_up
 
-# Frames behind one audio token of either family: two frequency rows (DASS) or one pair of patches (AST) of 32 frames
-# each, so 3.125 tokens a second on both sides.
-FRAMES_PER_STEP = 32
+# DASS's map and the connector's stride give two tokens for every 64 frames begun. AST's patches are padded to whole
+# steps of that length, so that both families hand over the same number of tokens: 3.125 a second.
+FRAMES_PER_STEP = 64
 
 
 class Cache(Protocol):

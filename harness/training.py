@@ -1,0 +1,324 @@
+"""The training loop: one model, one stream of batches, resumable to the step.
+
+What is learned from comes from a recipe as a pure function of the step, so an interrupted run continues with the very
+batches that an uninterrupted one would have seen. The folder of a run holds
+
+    config.json       what was asked for, written first; a folder of another configuration is refused
+    curve.jsonl       one line every `log_every` steps: losses, learning rate, gradient norm, clips per second
+    checkpoint.pt     weights, average, optimiser, random state and step; written anew, then renamed
+    weights.safetensors   the result: the exponential average of the weights
+    record.json       what was learned from, versions, machine, times and held-out scores, written last
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from harness.contracts import AudioItem, OptionValue, Task, TrainableModel, TrainingExample
+from harness.environment import describe_environment
+from harness.errors import RecordError, UsageError
+from harness.held_out import score_held_out
+from harness.records import write_atomically
+
+CHECKPOINT = "checkpoint.pt"
+CURVE = "curve.jsonl"
+CONFIG = "config.json"
+WEIGHTS = "weights.safetensors"
+RECORD = "record.json"
+
+Batches = Callable[[int], Sequence[TrainingExample]]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long and how fast to learn. Rates are of AdamW; the schedule is a linear warm-up, then a cosine to 0.
+
+    `average` is the decay per step of the exponential average of weights that is saved at the end. `precision` is
+    "float32", or "bfloat16" for torch's autocast: weights, averages and optimiser stay in float32 either way.
+    """
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    warmup_steps: int
+    average: float
+    teacher_weight: float
+    gradient_clip: float
+    precision: str
+    seed: int
+    threads: int
+    device: str
+    checkpoint_every: int
+    log_every: int
+
+    def __post_init__(self) -> None:
+        """Check ranges once.
+
+        Raises:
+            UsageError: a count is not positive, or a rate is out of range.
+        """
+        for name in ("steps", "batch_size", "threads", "checkpoint_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.precision not in ("float32", "bfloat16"):
+            raise UsageError(f"precision must be float32 or bfloat16, not {self.precision}")
+        if not 0 <= self.average < 1:
+            raise UsageError(f"average must be in [0, 1), not {self.average}")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a recipe hands to the loop.
+
+    `about` says what is learned from, for the record; `held_out` items of `task` are scored at the end.
+    """
+
+    batches: Batches
+    n_teacher_scores: int
+    task: Task
+    held_out: tuple[AudioItem, ...]
+    about: Mapping[str, OptionValue]
+
+
+class Recipe(Protocol):
+    """A file `harness/recipes/<name>.py` defines a function `<name>(...) -> Recipe`."""
+
+    @property
+    def name(self) -> str:
+        """The recipe's name."""
+
+    @property
+    def version(self) -> int:
+        """Rises when the trained weights would change."""
+
+    @property
+    def defaults(self) -> TrainConfig:
+        """How the published weights were trained."""
+
+    def prepare(self, config: TrainConfig, data_root: Path | None) -> Prepared:
+        """Read the data and make the stream of batches."""
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """The rate of a step, counted from 0."""
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    done = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+
+
+class Trainer:
+    """The state of one training run."""
+
+    def __init__(
+        self, model: TrainableModel, batches: Batches, config: TrainConfig, folder: Path, n_teacher_scores: int
+    ) -> None:
+        import torch
+        from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+        torch.set_num_threads(config.threads)
+        torch.manual_seed(config.seed)
+        self.model, self.batches, self.config, self.folder = model, batches, config, folder
+        self.network: Any = model.start_training(n_teacher_scores, config.device)
+        self.average = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(config.average), use_buffers=True)
+        self.optimiser = torch.optim.AdamW(parameter_groups(self.network, config.weight_decay), lr=0.0)
+        self.step = 0
+
+    def resume(self) -> int:
+        """Go back to the last checkpoint, if there is one; returns the step it stands at.
+
+        Lines of the curve that came after it are dropped: those steps are taken again.
+        """
+        import torch
+
+        path = self.folder / CHECKPOINT
+        if path.exists():
+            state = torch.load(path, map_location=self.config.device, weights_only=True)
+            self.network.load_state_dict(state["network"])
+            self.average.load_state_dict(state["average"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            torch.set_rng_state(state["random"].cpu())
+            self.step = state["step"]
+        _cut_curve(self.folder / CURVE, self.step)
+        return self.step
+
+    def checkpoint(self) -> None:
+        """Save everything that the next step depends on."""
+        import torch
+
+        state = {
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "random": torch.get_rng_state(),
+            "step": self.step,
+        }
+        temporary = self.folder / f"{CHECKPOINT}.part"
+        with temporary.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self.folder / CHECKPOINT)
+
+    def take_step(self) -> Mapping[str, float]:
+        """One batch forward, backward and into the weights; returns the step's numbers.
+
+        Raises:
+            RecordError: a loss is not finite; the message names the step.
+        """
+        import torch
+
+        self.network.train()
+        rate = learning_rate(self.config, self.step)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        with torch.autocast(self.config.device.split(":")[0], torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+            losses = self.model.losses(self.batches(self.step))
+        total = losses["text"] + self.config.teacher_weight * losses.get("teacher", 0.0)
+        if not bool(torch.isfinite(total.detach())):
+            raise RecordError(f"the loss is {total.item()} at step {self.step}; nothing was saved after the checkpoint")
+        self.optimiser.zero_grad(set_to_none=True)
+        total.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.gradient_clip)
+        self.optimiser.step()
+        self.average.update_parameters(self.network)
+        self.step += 1
+        parts = {f"{name}_loss": value.item() for name, value in losses.items()}
+        return {**parts, "learning_rate": rate, "gradient_norm": float(norm)}
+
+    def run(self, on_line: Callable[[Mapping[str, float]], None]) -> None:
+        """All steps that are left; `on_line` hears each line of the curve."""
+        sums: dict[str, float] = {}
+        n_summed, started = 0, time.perf_counter()
+        while self.step < self.config.steps:
+            for name, value in self.take_step().items():
+                sums[name] = sums.get(name, 0.0) + value
+            n_summed += 1
+            last = self.step == self.config.steps
+            if self.step % self.config.log_every == 0 or last:
+                seconds = time.perf_counter() - started
+                line = {"step": self.step, **{name: value / n_summed for name, value in sums.items()}}
+                line["clips_per_s"] = n_summed * self.config.batch_size / seconds
+                _append_line(self.folder / CURVE, line)
+                on_line(line)
+                sums, n_summed, started = {}, 0, time.perf_counter()
+            if self.step % self.config.checkpoint_every == 0 or last:
+                self.checkpoint()
+
+    def use_average(self) -> None:
+        """Put the averaged weights into the network, for saving and for answering."""
+        self.network.load_state_dict(self.average.module.state_dict())
+        self.network.eval()
+
+
+@dataclass(frozen=True)
+class TrainOutcome:
+    """What a finished training left behind; `already_done` when the folder held it before."""
+
+    folder: Path
+    record: Mapping[str, Any]
+    already_done: bool
+
+
+def train(
+    model: TrainableModel,
+    recipe: Recipe,
+    config: TrainConfig,
+    folder: Path,
+    data_root: Path | None,
+    on_start: Callable[[int], None],
+    on_line: Callable[[Mapping[str, float]], None],
+) -> TrainOutcome:
+    """Train from where `folder` stands to the last step, save the averaged weights, score what was held out.
+
+    Args:
+        on_start: hears the step that training starts or continues at.
+        on_line: hears each line of the curve.
+
+    Raises:
+        UsageError: the folder belongs to another configuration.
+    """
+    if (folder / RECORD).exists():
+        return TrainOutcome(folder, json.loads((folder / RECORD).read_text()), already_done=True)
+    started = time.time()
+    prepared = recipe.prepare(config, data_root)
+    claim_folder(folder, config, {**prepared.about, "model": model.name})
+    trainer = Trainer(model, prepared.batches, config, folder, prepared.n_teacher_scores)
+    first_step = trainer.resume()
+    on_start(first_step)
+    trainer.run(on_line)
+    trainer.use_average()
+    model.save(folder / WEIGHTS)
+    record = {
+        "schema_version": 1,
+        "model": model.name,
+        "learned_from": dict(prepared.about),
+        "config": asdict(config),
+        "resumed_at_step": first_step,
+        "session_s": time.time() - started,
+        "weights_sha256": hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest(),
+        "held_out": [asdict(report) for report in score_held_out(model, prepared.task, prepared.held_out)]
+        if prepared.held_out
+        else [],
+        "environment": describe_environment(config.device).model_dump(),
+    }
+    write_atomically(folder / RECORD, json.dumps(record, indent=2) + "\n")
+    return TrainOutcome(folder, record, already_done=False)
+
+
+def parameter_groups(network: Any, weight_decay: float) -> list[dict[str, Any]]:
+    """Matrices decay; vectors (norms, biases), embeddings' positions and the scan's own parameters do not."""
+    spared = ("A_log", "A_logs", "D", "Ds", "dt_projs_bias", "pos_embed_a", "modality_a")
+    decays, spares = [], []
+    for name, parameter in network.named_parameters():
+        is_spared = parameter.ndim < 2 or name.rsplit(".", 1)[-1] in spared
+        (spares if is_spared else decays).append(parameter)
+    return [{"params": decays, "weight_decay": weight_decay}, {"params": spares, "weight_decay": 0.0}]
+
+
+def claim_folder(folder: Path, config: TrainConfig, about: Mapping[str, Any]) -> None:
+    """Make the run's folder, or check that it belongs to this very configuration.
+
+    Raises:
+        UsageError: the folder holds a run of another configuration.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted = {**about, **asdict(config)}
+    path = folder / CONFIG
+    if not path.exists():
+        path.write_text(json.dumps(wanted, indent=2) + "\n")
+        return
+    found = json.loads(path.read_text())
+    unlike = sorted(key for key in wanted.keys() | found.keys() if wanted.get(key) != found.get(key))
+    if unlike:
+        raise UsageError(f"{folder} holds a run with other {', '.join(unlike)}; use --fresh or another --out")
+
+
+def _append_line(path: Path, line: Mapping[str, float]) -> None:
+    with path.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _cut_curve(path: Path, step: int) -> None:
+    """Keep the lines up to `step`; a torn last line goes too."""
+    if not path.exists():
+        return
+    kept = []
+    for text in path.read_text().splitlines():
+        try:
+            if json.loads(text)["step"] <= step:
+                kept.append(text)
+        except ValueError:
+            break
+    path.write_text("".join(f"{text}\n" for text in kept))

@@ -1,0 +1,154 @@
+"""The tiny pair: matched sizes, answers that do not depend on the batch, and log-likelihoods that are right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from harness.contracts import AudioClip, Query
+from models._lalm import LalmAdapter
+from models.ltu import ltu
+from models.nn.lalm import AudioLanguageModel
+from models.nn.tiny import ltu_tiny, ssalm_tiny
+from models.ssalm import ssalm
+
+LABELS = ("dog", "sea waves", "door wood creaks")
+
+
+def _clip(seconds: float, seed: int = 0) -> AudioClip:
+    samples = np.random.default_rng(seed).normal(0, 0.1, int(seconds * 16_000)).astype(np.float32)
+    return AudioClip(samples, 16_000, 16_000, 1, len(samples))
+
+
+def _query(seconds: float, seed: int = 0, labels: tuple[str, ...] | None = LABELS) -> Query:
+    return Query(f"{seconds}-{seed}", _clip(seconds, seed), "Classify the sound event in the audio clip.", labels)
+
+
+@pytest.fixture(scope="module", params=[ssalm, ltu], ids=["ssalm", "ltu"])
+def adapter(request: pytest.FixtureRequest) -> Iterator[LalmAdapter]:
+    """Each family with random weights: what is claimed here holds for any."""
+    torch.manual_seed(0)
+    made: Any = request.param(max_new_tokens=6)
+    made.start_training(0, "cpu").eval()
+    yield made
+    made.close()
+
+
+def test_the_pair_is_matched_within_five_percent() -> None:
+    first, second = ssalm_tiny().parameter_counts(), ltu_tiny().parameter_counts()
+    hearing = [counts["encoder"] + counts["connector"] for counts in (first, second)]
+    speaking = [counts["language_model"] for counts in (first, second)]
+    for pair in (hearing, speaking, [sum(first.values()), sum(second.values())]):
+        assert max(pair) / min(pair) < 1.05
+
+
+@pytest.mark.parametrize("seconds", [0.01, 1.0, 5.0, 5.12, 7.3, 12.0])
+def test_both_families_hand_over_as_many_audio_tokens(seconds: float) -> None:
+    counts = []
+    for made in (ssalm(max_new_tokens=1), ltu(max_new_tokens=1)):
+        made.start_training(0, "cpu").eval()
+        counts.append(made.answer([_query(seconds, labels=None)])[0].n_audio_tokens)
+    assert counts[0] == counts[1]
+
+
+def test_an_answer_does_not_depend_on_its_neighbours(adapter: LalmAdapter) -> None:
+    queries = [_query(seconds, seed) for seed, seconds in enumerate([5.0, 0.4, 5.0, 9.0, 2.0, 6.5, 5.0, 1.0])]
+    together = adapter.answer(queries)
+    for query, answer in zip(queries, together, strict=True):
+        alone = adapter.answer([query])[0]
+        assert (alone.text, alone.n_answer_tokens) == (answer.text, answer.n_answer_tokens)
+        np.testing.assert_allclose(alone.label_scores, answer.label_scores, atol=1e-4)  # type: ignore[arg-type]
+
+
+def test_label_scores_are_mean_log_probabilities_of_the_label_and_its_end(adapter: LalmAdapter) -> None:
+    network: AudioLanguageModel = adapter._require_network()
+    query = _query(5.0)
+    expected = []
+    with torch.no_grad():
+        audio = adapter._encode([adapter._features(query, 0)])[0]
+        prompt = adapter._text.prompt_ids(query.prompt)
+        for label in LABELS:
+            ids = adapter._text.answer_ids(label)
+            text = network.lm.embed(torch.tensor([[*prompt, *ids]]))
+            hidden, _ = network.lm(torch.cat([audio[None], text], dim=1))
+            log_p = torch.log_softmax(network.lm.head(hidden[0, -len(ids) - 1 : -1]), dim=-1)
+            expected.append(float(log_p[range(len(ids)), ids].mean()))
+    np.testing.assert_allclose(adapter.answer([query])[0].label_scores, expected, atol=1e-4)  # type: ignore[arg-type]
+
+
+def test_asking_for_label_scores_does_not_change_the_text(adapter: LalmAdapter) -> None:
+    with_scores, without = adapter.answer([_query(5.0)])[0], adapter.answer([_query(5.0, labels=None)])[0]
+    assert with_scores.text == without.text
+    assert without.label_scores is None
+
+
+def test_queries_with_other_labels_in_one_batch_each_get_their_own_scores(adapter: LalmAdapter) -> None:
+    first, second = _query(5.0, 1), _query(5.0, 2, labels=("rain", "dog"))
+    answers = adapter.answer([first, second, _query(3.0, 3, labels=None)])
+    assert [answer.label_scores and len(answer.label_scores) for answer in answers] == [3, 2, None]
+
+
+def test_two_clips_give_two_hearings(adapter: LalmAdapter) -> None:
+    first, second = adapter.answer([_query(5.0, 1), _query(5.0, 2)])
+    assert first.label_scores != second.label_scores
+
+
+def test_the_last_second_of_a_long_clip_is_heard(adapter: LalmAdapter) -> None:
+    clip = _clip(21.0)
+    silenced = clip.samples.copy()
+    silenced[-16_000:] = 0.0
+    other = AudioClip(silenced, 16_000, 16_000, 1, len(silenced))
+    full, cut = adapter.answer([Query("a", clip, "?", LABELS), Query("b", other, "?", LABELS)])
+    assert full.frames_heard == full.frames_total == cut.frames_total
+    assert full.label_scores != cut.label_scores
+
+
+def test_a_clip_beyond_the_limit_is_an_error_of_that_item_only(adapter: LalmAdapter) -> None:
+    too_long = AudioClip(np.zeros(16_000 * 601, dtype=np.float32), 16_000, 16_000, 1, 16_000 * 601)
+    first, second = adapter.answer([Query("long", too_long, "?", LABELS), _query(5.0)])
+    assert first.error is not None and first.error.startswith("ModelLimitError: 601.0 s")
+    assert second.error is None and second.label_scores is not None
+
+
+def test_generation_stops_at_the_end_token_or_at_the_limit(adapter: LalmAdapter) -> None:
+    network = adapter._require_network()
+    audio = [torch.randn(16, 192), torch.randn(16, 192)]
+    with torch.no_grad():
+        last, cache = network.read(audio, [[5, 6], [5, 6]])
+        scripts = iter([[7, 8], [0, 8], [9, 8], [9, 8], [9, 8]])
+        said = network.generate(last, cache, 0, 4, lambda logits: torch.tensor(next(scripts)))
+    assert said == [[7, 0], [8, 8, 8, 8]]
+
+
+def test_saved_weights_load_and_answer_alike(adapter: LalmAdapter, tmp_path: Any) -> None:
+    path = tmp_path / "weights.safetensors"
+    adapter.save(path)
+    again: Any = {"ssalm": ssalm, "ltu": ltu}[adapter.name](weights=str(path), max_new_tokens=6)
+    assert again.describe().parameters == adapter._require_network().parameter_counts()
+    again.load("cpu", "float32")
+    first, second = adapter.answer([_query(5.0)])[0], again.answer([_query(5.0)])[0]
+    # Weights are stored in half precision.
+    np.testing.assert_allclose(first.label_scores, second.label_scores, atol=0.05)  # type: ignore[arg-type]
+
+
+def test_weights_of_the_other_family_are_refused(adapter: LalmAdapter, tmp_path: Any) -> None:
+    from harness.errors import UsageError
+
+    path = tmp_path / "weights.safetensors"
+    adapter.save(path)
+    other: Any = {"ssalm": ltu, "ltu": ssalm}[adapter.name](weights=str(path))
+    with pytest.raises(UsageError, match=f"holds weights of {adapter.name}:tiny"):
+        other.load("cpu", "float32")
+
+
+def test_a_file_that_is_no_safetensors_is_refused(tmp_path: Any) -> None:
+    from harness.errors import UsageError
+
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(b"not weights")
+    with pytest.raises(UsageError, match="not a readable safetensors file"):
+        ssalm(weights=str(path)).load("cpu", "float32")

@@ -1,0 +1,113 @@
+"""The recipe of the tiny pair: what may be learned from, and that two models learn from the same."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness import registry
+from harness.contracts import AudioItem, Task
+from harness.errors import OptionError
+from harness.recipes import _augment as augment
+from harness.recipes import tiny as recipe
+
+
+def _starter(split: str) -> tuple[AudioItem, ...]:
+    task: Task = registry.create("tasks", "esc50", {"split": split}).value
+    assert task.read_starter is not None and task.starter_root is not None
+    return task.read_starter(task.starter_root).items
+
+
+@pytest.fixture(scope="module")
+def task() -> Task:
+    made: Task = registry.create("tasks", "esc50").value
+    return made
+
+
+def _stream(task: Task, seed: int = 0) -> recipe.ExampleStream:
+    recordings = recipe.load_recordings(_starter("train")[:6])
+    return recipe.ExampleStream(recordings, task, None, replace(recipe.DEFAULTS, batch_size=6, seed=seed))
+
+
+def test_nothing_of_the_starter_sets_test_split_is_learned_from() -> None:
+    test, train = _starter("test"), recipe.training_items((), _starter("train"), None)
+    assert not {i.item_id for i in test} & {i.item_id for i in train}
+    assert not {i.cluster for i in test} & {i.cluster for i in train}
+
+
+def test_fold_5_and_the_shared_sources_are_never_learned_from(shared_data: Path) -> None:
+    task: Task = registry.create("tasks", "esc50").value
+    official = task.read_items(shared_data / "esc50_folds1-4").items
+    fifth = replace(official[0], item_id="5-1-A-0", metadata={**official[0].metadata, "fold": 5})
+    kept = recipe.training_items([*official, fifth], (), None)
+    assert fifth not in kept
+    assert not {item.cluster for item in kept} & recipe.LEAKED_SOURCES
+    assert {item.cluster for item in official} >= recipe.LEAKED_SOURCES
+
+
+def test_a_held_out_fold_is_not_learned_from(shared_data: Path) -> None:
+    task: Task = registry.create("tasks", "esc50").value
+    official = task.read_items(shared_data / "esc50_folds1-4").items
+    kept = recipe.training_items(official, (), 4)
+    held = recipe.held_out_items(official, 4)
+    assert {item.metadata["fold"] for item in kept} == {1, 2, 3}
+    assert not {i.cluster for i in kept} & {i.cluster for i in held}
+
+
+def test_the_same_seed_gives_the_same_examples_and_another_gives_others(task: Task) -> None:
+    first, second, other = _stream(task)(3), _stream(task)(3), _stream(task, seed=1)(3)
+    for a, b in zip(first, second, strict=True):
+        np.testing.assert_array_equal(a.samples, b.samples)
+        assert (a.prompt, a.answers, a.frame_masks, a.mel_masks) == (b.prompt, b.answers, b.frame_masks, b.mel_masks)
+    assert any(not np.array_equal(a.samples, c.samples) for a, c in zip(first, other, strict=True))
+
+
+def test_every_example_is_whole(task: Task) -> None:
+    for step in range(4):
+        for example in _stream(task)(step):
+            assert example.samples.shape == (recipe.N_SAMPLES,)
+            assert np.isfinite(example.samples).all() and np.abs(example.samples).max() <= 1.0
+            assert sum(weight for _, weight in example.answers) == pytest.approx(1.0)
+            assert all(0 <= start and start + length <= recipe.N_FRAMES for start, length in example.frame_masks)
+            assert all(0 <= start and start + length <= recipe.N_MELS for start, length in example.mel_masks)
+
+
+def test_each_caption_is_read_as_its_own_label(task: Task) -> None:
+    from harness.contracts import ScorableAnswer
+
+    captions = recipe.read_captions(task.labels)
+    scorer = registry.create("scorers", "exact").value
+    answers = [ScorableAnswer(captions[label.name], None) for label in task.labels]
+    decided = [decision.label for decision in scorer.decide(answers, task.labels)]
+    assert decided == [label.name for label in task.labels]
+
+
+@pytest.mark.parametrize("fold", [0, 5])
+def test_a_fold_that_is_not_for_training_cannot_be_held_out(fold: int) -> None:
+    with pytest.raises(OptionError, match="hold_out_fold"):
+        recipe.tiny(hold_out_fold=fold)
+
+
+def test_a_mixture_has_the_energy_shares_it_says() -> None:
+    random = np.random.default_rng(0)
+    first, second = (random.normal(size=16_000).astype(np.float32) for _ in range(2))
+    mixed = augment.mix(first, 5 * second, share=0.8)
+    share = np.dot(mixed, first) ** 2 / np.dot(first, first) / np.dot(mixed, mixed)
+    assert share == pytest.approx(0.8, abs=0.02)
+
+
+def test_coloured_noise_falls_as_its_exponent_says() -> None:
+    noise = augment.coloured_noise(1 << 16, 2.0, np.random.default_rng(0))
+    power = np.abs(np.fft.rfft(noise)) ** 2
+    low, high = power[100:200].mean(), power[1000:2000].mean()
+    assert 10 * np.log10(low / high) == pytest.approx(20, abs=1.5)
+
+
+def test_speed_changes_length_and_pitch() -> None:
+    tone = np.sin(2 * np.pi * 440 * np.arange(16_000) / 16_000).astype(np.float32)
+    faster = augment.change_speed(tone, 1.25, 16_000)
+    assert len(faster) == pytest.approx(12_800, abs=2)
+    assert np.argmax(np.abs(np.fft.rfft(faster))) * 16_000 / len(faster) == pytest.approx(550, abs=2)

@@ -1,0 +1,199 @@
+"""The training loop, with a model and a recipe small enough to train in a second."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from harness.errors import RecordError, UsageError
+from harness.training import TrainConfig, Trainer, claim_folder, learning_rate
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+MODEL = '''
+"""A model of one matrix with dropout: it learns to say the mean of what it hears."""
+import numpy as np
+from harness.contracts import ModelDescription, TrainableModel
+
+
+class Small:
+    name, sample_rate_hz = "small", 16_000
+
+    def load(self, device, dtype): ...
+    def answer(self, queries): return []
+    def close(self): ...
+    def describe(self):
+        return ModelDescription("small", "", "", {}, 16_000, None, "full", None, {}, {}, "small")
+
+    def start_training(self, n_teacher_scores, device):
+        import torch
+        self.net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(0.5), torch.nn.Linear(8, 1))
+        return self.net
+
+    def losses(self, examples):
+        import torch
+        x = torch.stack([torch.from_numpy(e.samples) for e in examples])
+        return {"text": (self.net(x)[:, 0] - x.mean(1)).square().mean()}
+
+    def save(self, path):
+        from safetensors.torch import save_file
+        save_file(self.net.state_dict(), path)
+
+
+def small() -> TrainableModel:
+    return Small()
+'''
+
+RECIPE = '''
+"""Noise to learn from; a step takes as long as `pause_s` says."""
+import time
+import numpy as np
+from harness.contracts import TrainingExample
+from harness.training import Prepared, Recipe, TrainConfig
+
+DEFAULTS = TrainConfig(steps=40, batch_size=4, learning_rate=0.01, weight_decay=0.1, warmup_steps=5, average=0.9,
+    teacher_weight=0.0, gradient_clip=1.0, precision="float32", seed=0, threads=1, device="cpu", checkpoint_every=3,
+    log_every=2)
+
+
+class Noise:
+    name, version, defaults = "noise", 1, DEFAULTS
+
+    def __init__(self, pause_s): self.pause_s = pause_s
+
+    def prepare(self, config, data_root):
+        def batches(step):
+            time.sleep(self.pause_s)
+            draw = np.random.default_rng((config.seed, step)).normal(size=(config.batch_size, 4)).astype(np.float32)
+            return [TrainingExample(row, "", (("", 1.0),)) for row in draw]
+        return Prepared(batches, 0, None, (), {"recipe": "noise"})
+
+
+def noise(pause_s: float = 0.0) -> Recipe:
+    return Noise(pause_s)
+'''
+
+
+@pytest.fixture
+def plugins(tmp_path: Path) -> list[str]:
+    (tmp_path / "small.py").write_text(MODEL)
+    (tmp_path / "noise.py").write_text(RECIPE)
+    return ["--plugin", str(tmp_path / "small.py"), "--plugin", str(tmp_path / "noise.py")]
+
+
+def _command(plugins: list[str], out: Path, *more: str) -> list[str]:
+    verb = [sys.executable, "-m", "harness", "train", "--model", "small", "--recipe", "noise"]
+    return [*verb, *plugins, "--out", str(out), *more]
+
+
+def _train(plugins: list[str], out: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        _command(plugins, out, *more), cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def _curve(folder: Path) -> list[Mapping[str, float]]:
+    lines = [json.loads(line) for line in (folder / "curve.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "clips_per_s"} for line in lines]
+
+
+def test_a_training_killed_at_random_ends_in_the_weights_and_the_curve_of_an_unbroken_one(
+    plugins: list[str], tmp_path: Path
+) -> None:
+    whole = tmp_path / "whole"
+    done = _train(plugins, whole)
+    assert done.returncode == 0, done.stderr
+    broken, pause = tmp_path / "broken", ["-r", "pause_s=0.03"]
+    draw = random.Random(0)
+    for _ in range(3):
+        process = subprocess.Popen(
+            _command(plugins, broken, *pause), cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        deadline = time.monotonic() + 60
+        while not (broken / "checkpoint.pt").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        time.sleep(draw.uniform(0.0, 0.6))
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    done = _train(plugins, broken, *pause)
+    assert done.returncode == 0, done.stderr
+    assert (broken / "weights.safetensors").read_bytes() == (whole / "weights.safetensors").read_bytes()
+    assert [line["step"] for line in _curve(broken)] == [line["step"] for line in _curve(whole)]
+
+
+def test_a_finished_training_is_not_repeated(plugins: list[str], tmp_path: Path) -> None:
+    _train(plugins, tmp_path / "run", "--steps", "4")
+    before = (tmp_path / "run" / "record.json").stat().st_mtime_ns
+    again = _train(plugins, tmp_path / "run", "--steps", "4")
+    assert "finished before" in again.stdout
+    assert (tmp_path / "run" / "record.json").stat().st_mtime_ns == before
+
+
+def test_a_model_that_cannot_be_trained_is_refused(plugins: list[str], tmp_path: Path) -> None:
+    command = [part if part != "small" else "echo" for part in _command(plugins, tmp_path / "run")]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr.strip()) == (2, "error: the model 'echo' cannot be trained")
+
+
+CONFIG = TrainConfig(
+    steps=10,
+    batch_size=2,
+    learning_rate=1.0,
+    weight_decay=0.1,
+    warmup_steps=2,
+    average=0.9,
+    teacher_weight=0.0,
+    gradient_clip=1.0,
+    precision="float32",
+    seed=0,
+    threads=1,
+    device="cpu",
+    checkpoint_every=100,
+    log_every=1,
+)
+
+
+def test_the_rate_rises_in_warm_up_and_falls_as_a_cosine() -> None:
+    rates = [learning_rate(CONFIG, step) for step in range(10)]
+    assert rates[:3] == pytest.approx([0.5, 1.0, 1.0])
+    assert rates[6] == pytest.approx(0.5)
+    assert rates[2:] == sorted(rates[2:], reverse=True)
+
+
+def test_a_folder_of_another_configuration_is_refused(tmp_path: Path) -> None:
+    claim_folder(tmp_path / "run", CONFIG, {"model": "a"})
+    with pytest.raises(UsageError, match="other model"):
+        claim_folder(tmp_path / "run", CONFIG, {"model": "b"})
+
+
+def test_a_loss_that_is_not_finite_stops_training_and_names_the_step(tmp_path: Path) -> None:
+    import torch
+
+    class Broken:
+        def start_training(self, n_teacher_scores: int, device: str) -> torch.nn.Module:
+            self.net = torch.nn.Linear(1, 1)
+            return self.net
+
+        def losses(self, examples: object) -> Mapping[str, torch.Tensor]:
+            return {"text": self.net(torch.tensor([[float("nan")]])).sum()}
+
+    trainer = Trainer(Broken(), lambda step: [], CONFIG, tmp_path, 0)  # type: ignore[arg-type]
+    with pytest.raises(RecordError, match="nan at step 0"):
+        trainer.run(lambda line: None)
+
+
+@pytest.mark.parametrize(("field", "value"), [("steps", 0), ("average", 1.0), ("precision", "int8")])
+def test_a_configuration_out_of_range_is_refused(field: str, value: object) -> None:
+    from dataclasses import replace
+
+    with pytest.raises(UsageError, match=field):
+        replace(CONFIG, **{field: value})  # type: ignore[arg-type]
