@@ -1,0 +1,161 @@
+"""From a `run` command to a plan: every name resolved, the data found, all parts checked against each other.
+
+Nothing heavy happens here: the model is made but its weights are not read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.answering import Question
+from harness.config import RunConfig
+from harness.contracts import AudioItem, ItemSet, ModelAdapter, ModelDescription, Scorer, Task
+from harness.datasets import audio_identity, find_items, item_set_hash, select_items
+from harness.errors import PluginError, UnknownNameError, UsageError
+from harness.records import canonical_sha256
+from harness.registry import Created, code_fingerprint, create
+from harness.run_folder import ID_LENGTH, task_folder
+
+DEFAULT_SCORERS = ("exact", "loglik")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A command with every name and default resolved, before the model's weights are read."""
+
+    config: RunConfig
+    model: Created
+    task: Created
+    description: ModelDescription
+    item_set: ItemSet
+    items: tuple[AudioItem, ...]
+    identities: tuple[str, ...]
+    item_set_sha256: str
+    prompt_name: str
+    scorers: tuple[str, ...]
+    wants_label_scores: bool
+    device: str
+    code_fingerprint: str
+
+    @property
+    def adapter(self) -> ModelAdapter:
+        """The model."""
+        adapter: ModelAdapter = self.model.value
+        return adapter
+
+    @property
+    def benchmark(self) -> Task:
+        """The task."""
+        task: Task = self.task.value
+        return task
+
+    @property
+    def question(self) -> Question:
+        """What each item is asked."""
+        labels = tuple(label.text for label in self.benchmark.labels) if self.wants_label_scores else None
+        return Question(self.benchmark.prompts[self.prompt_name], labels)
+
+    @property
+    def folder(self) -> Path:
+        """Where the runs of this model on this task lie."""
+        return task_folder(self.config.results, self.model.name, self.description.variant, self.task.name)
+
+    def batches(self) -> list[tuple[tuple[AudioItem, str], ...]]:
+        """A fixed partition of the items, so that a batch is the same whenever it is computed."""
+        pairs = tuple(zip(self.items, self.identities, strict=True))
+        size = self.config.resolved_batch_size()
+        return [pairs[start : start + size] for start in range(0, len(pairs), size)]
+
+    def identity(self, wants_label_scores: bool | None = None) -> dict[str, Any]:
+        """Everything that decides the predictions; `wants_label_scores` None stands for the plan's own."""
+        wants = self.wants_label_scores if wants_label_scores is None else wants_label_scores
+        return {
+            "model": self.model.name,
+            "model_options": dict(self.model.options_resolved),
+            "model_fingerprint": self.description.fingerprint,
+            "task": self.task.name,
+            "task_version": self.benchmark.version,
+            "task_options": dict(self.task.options_resolved),
+            "data_origin": self.item_set.origin,
+            "item_set_sha256": self.item_set_sha256,
+            "prompt_sha256": self.question.prompt_sha256,
+            "wants_label_scores": wants,
+            "seed": self.config.seed,
+            "device": self.device,
+            "dtype": self.config.resolved_dtype(),
+            "threads": self.config.resolved_threads(),
+            "batch_size": self.config.resolved_batch_size(),
+            "code_fingerprint": self.code_fingerprint,
+        }
+
+    def run_id(self, wants_label_scores: bool | None = None) -> str:
+        """Start of the identity's SHA-256."""
+        return canonical_sha256(self.identity(wants_label_scores))[:ID_LENGTH]
+
+
+def make_plan(config: RunConfig) -> Plan:
+    """Resolve every name, find the data and check that all parts fit, without loading the model.
+
+    Raises:
+        HarnessError: a name is unknown, an option is bad, the data is missing, or two parts do not fit.
+    """
+    task = create("tasks", config.task, config.task_options)
+    benchmark: Task = task.value
+    if benchmark.kind != "classification":
+        raise UsageError(f"'{task.name}' is a {benchmark.kind} task; `run` scores classification tasks.")
+    prompt_name = _prompt_name(benchmark, config.prompt)
+    for metric in benchmark.metrics:
+        create("metrics", metric)
+    model = create("models", config.model, config.all_model_options())
+    if not isinstance(model.value, ModelAdapter):
+        raise PluginError(f"The model '{model.name}' lacks one of load, answer, describe and close.")
+    description = model.value.describe()
+    scorers, wants_label_scores = _choose_scorers(config.scorers, description)
+    item_set = find_items(benchmark, config.data_root)
+    items = select_items(item_set.items, config.limit, config.items, config.seed)
+    identities = tuple(audio_identity(item) for item in items)
+    return Plan(
+        config=config,
+        model=model,
+        task=task,
+        description=description,
+        item_set=item_set,
+        items=items,
+        identities=identities,
+        item_set_sha256=item_set_hash(items, identities),
+        prompt_name=prompt_name,
+        scorers=scorers,
+        wants_label_scores=wants_label_scores,
+        device=config.resolved_device(),
+        code_fingerprint=code_fingerprint(),
+    )
+
+
+def _prompt_name(task: Task, wanted: str | None) -> str:
+    if wanted is None:
+        return next(iter(task.prompts))
+    if wanted not in task.prompts:
+        raise UnknownNameError(f"prompt of the task {task.name}", wanted, task.prompts)
+    return wanted
+
+
+def _choose_scorers(wanted: Sequence[str], description: ModelDescription) -> tuple[tuple[str, ...], bool]:
+    """The scorers to use, and whether one of them needs label scores from the model."""
+    names = tuple(wanted) or DEFAULT_SCORERS
+    needing = [name for name in names if _needs_label_scores(name)]
+    if description.can_score_labels or not needing:
+        return names, bool(needing)
+    if wanted:
+        raise UsageError(
+            f"The scorer '{needing[0]}' needs a score for each label, and the model '{description.name}' gives none. "
+            "Use a scorer that reads text, such as exact."
+        )
+    return tuple(name for name in names if name not in needing), False
+
+
+def _needs_label_scores(name: str) -> bool:
+    scorer: Scorer = create("scorers", name).value
+    return scorer.needs_label_scores

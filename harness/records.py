@@ -1,0 +1,475 @@
+"""The two files of a run: `predictions.jsonl`, one line an item, and `record.json`, all that makes it repeatable.
+
+Both have a version and a JSON schema in `harness/schema/`; write the schemas anew with `python -m harness.records`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, ValidationError
+
+from harness.contracts import DataOrigin, OptionValue
+from harness.environment import Environment
+from harness.errors import RecordError
+
+SCHEMA_VERSION: Final = 1
+RECORD_FILE = "record.json"
+PREDICTIONS_FILE = "predictions.jsonl"
+SCHEMA_FOLDER = Path(__file__).parent / "schema"
+
+Status = Literal["ok", "truncated", "failed"]
+SessionOutcome = Literal["running", "complete", "interrupted", "stopped", "killed"]
+RowT = TypeVar("RowT", bound=BaseModel)
+
+
+class _Row(BaseModel):
+    """Frozen; unknown fields and NaN are refused, so that a record never says less or other than it seems to."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Prediction(_Row):
+    """What came of one item: a line of `predictions.jsonl`.
+
+    `status` is "truncated" when fewer frames reached the encoder than the clip has, "failed" when there is no answer;
+    then `error_type` and `error` say why. `audio_identity` is the audio source's own identity. `load_s` is the time to
+    decode this clip; `answer_s` the time of its batch divided by the clips in it.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    item_id: str
+    cluster: str
+    references: tuple[str, ...]
+    status: Status
+    error_type: str | None = None
+    error: str | None = None
+    text: str = ""
+    label_scores: tuple[float, ...] | None = None
+    n_audio_tokens: NonNegativeInt = 0
+    n_prompt_tokens: NonNegativeInt = 0
+    n_answer_tokens: NonNegativeInt = 0
+    stopped: Literal["end", "length"] | None = None
+    frames_total: NonNegativeInt = 0
+    frames_heard: NonNegativeInt = 0
+    duration_s: NonNegativeFloat | None = None
+    source_rate_hz: int | None = None
+    source_channels: int | None = None
+    notes: tuple[str, ...] = ()
+    audio_identity: str
+    prompt_sha256: str
+    load_s: NonNegativeFloat = 0.0
+    answer_s: NonNegativeFloat = 0.0
+    batch_index: NonNegativeInt
+
+
+class LabelRow(_Row):
+    """One class of the task."""
+
+    name: str
+    text: str
+
+
+class TaskRow(_Row):
+    """The benchmark that was asked.
+
+    `root` is the name of the data's folder. `n_found` counts the items in it, `n_declared` those of the full set.
+    """
+
+    name: str
+    version: int
+    kind: str
+    options_passed: dict[str, OptionValue]
+    options_resolved: dict[str, OptionValue]
+    plugin: str | None
+    origin: DataOrigin
+    root: str
+    n_found: int
+    n_declared: int
+    item_set_sha256: str
+    labels: tuple[LabelRow, ...]
+    metrics: tuple[str, ...]
+    licence: str
+
+
+class ModelRow(_Row):
+    """The model that answered: its own description, and the options that made it."""
+
+    name: str
+    variant: str
+    summary: str
+    options_passed: dict[str, OptionValue]
+    options_resolved: dict[str, OptionValue]
+    plugin: str | None
+    parameters: dict[str, int]
+    sample_rate_hz: int
+    audio_tokens_per_s: float | None
+    length_policy: str
+    weights_sha256: str | None
+    generation: dict[str, OptionValue]
+    kernels: dict[str, str]
+    fingerprint: str
+    can_score_labels: bool
+
+
+class PromptRow(_Row):
+    """The question that every clip was asked."""
+
+    name: str
+    text: str
+    sha256: str
+
+
+class IntervalRow(_Row):
+    """A percentile bootstrap interval of a score; the resamples draw clusters, not clips."""
+
+    low: float
+    high: float
+    confidence: float
+    n_resamples: int
+    n_clusters: int
+    seed: int
+
+
+class ClassRow(_Row):
+    """How one class fared."""
+
+    label: str
+    n: int
+    n_right: int
+
+
+class ScoreRow(_Row):
+    """One metric by one scorer over every item; failed, unparsed and truncated items count as wrong in `value`.
+
+    `n_answered` items reached the scorer; `n_failed` is the rest, truncated items among them; `n_unparsed` of the
+    answered ones name no label.
+    `answered_only` is the same metric over the answered items, None when there is none. `confusion` maps reference
+    to decided label to count, with "(unparsed)" and "(failed)" among the decided labels.
+    """
+
+    scorer: str
+    scorer_version: int
+    metric: str
+    value: float
+    interval: IntervalRow
+    answered_only: float | None
+    n_items: int
+    n_answered: int
+    n_failed: int
+    n_unparsed: int
+    per_class: tuple[ClassRow, ...]
+    confusion: dict[str, dict[str, int]]
+
+
+class Counts(_Row):
+    """How many items came to what; `failures` counts failed items by error type."""
+
+    n_items: int
+    n_ok: int
+    n_truncated: int
+    n_failed: int
+    failures: dict[str, int]
+
+
+class Session(_Row):
+    """One process that worked on the run. A killed session's end is the time of its last written line."""
+
+    started_utc: str
+    ended_utc: str | None = None
+    outcome: SessionOutcome
+    wall_s: NonNegativeFloat = 0.0
+    model_load_s: NonNegativeFloat = 0.0
+    n_items: NonNegativeInt = 0
+    peak_rss_bytes: NonNegativeInt = 0
+
+
+class Times(_Row):
+    """Seconds, summed over sessions. Clips are decoded beside the answering, so the parts may exceed the wall time."""
+
+    wall_s: NonNegativeFloat
+    model_load_s: NonNegativeFloat
+    audio_load_s: NonNegativeFloat
+    answer_s: NonNegativeFloat
+
+
+class RunRecord(_Row):
+    """Everything needed to repeat and to trust a run: `record.json`.
+
+    `identity` holds what decides the predictions; `run_id` is the start of its SHA-256. `is_complete` tells a finished
+    run from one that can be continued; only a finished one has `predictions_sha256` and scores.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    run_id: str
+    is_complete: bool
+    command: tuple[str, ...]
+    config_passed: dict[str, Any]
+    config_resolved: dict[str, Any]
+    identity: dict[str, Any]
+    identity_sha256: str
+    task: TaskRow
+    model: ModelRow
+    prompt: PromptRow
+    code_fingerprint: str
+    environment: Environment
+    device: str
+    dtype: str
+    threads: int
+    batch_size: int
+    seeds: dict[str, int]
+    sessions: tuple[Session, ...]
+    times: Times
+    peak_rss_bytes: NonNegativeInt
+    counts: Counts
+    predictions_sha256: str | None
+    scores: tuple[ScoreRow, ...]
+
+
+class ScoreFile(_Row):
+    """Scores that were computed after the run: `scores-<scorer>.json`."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    run_id: str
+    predictions_sha256: str
+    scores: tuple[ScoreRow, ...] = Field(min_length=1)
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a file so that a reader, or a crash, finds the old content or the new one, never a part.
+
+    Raises:
+        RecordError: the file cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise RecordError(f"{path} cannot be written: {error.strerror or error}.") from error
+
+
+def write_record(folder: Path, record: RunRecord) -> None:
+    """Write a run's `record.json` atomically."""
+    write_atomically(folder / RECORD_FILE, to_json(record))
+
+
+def to_json(row: BaseModel) -> str:
+    """Indented JSON that ends with a newline; NaN is refused."""
+    return json.dumps(row.model_dump(mode="json"), ensure_ascii=False, allow_nan=False, indent=1) + "\n"
+
+
+class PredictionWriter:
+    """Appends lines to a `predictions.jsonl`; what `sync` returned from survives a crash of the machine."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / PREDICTIONS_FILE
+        try:
+            self._stream = self._path.open("ab", buffering=0)
+        except OSError as error:
+            raise RecordError(f"{self._path} cannot be opened for writing: {error.strerror}.") from error
+        _sync_folder(folder)
+
+    def append(self, prediction: Prediction) -> None:
+        """Write one line with one call.
+
+        Raises:
+            RecordError: the line was not written as a whole, such as on a full disk.
+        """
+        row = prediction.model_dump(mode="json")
+        line = (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n").encode()
+        try:
+            written = self._stream.write(line)
+        except OSError as error:
+            raise RecordError(f"{self._path} cannot be written: {error.strerror}.") from error
+        if written != len(line):
+            raise RecordError(f"{self._path}: only part of a line could be written. Is the disk full?")
+
+    def sync(self) -> None:
+        """Wait until every line is on disk.
+
+        Raises:
+            RecordError: the disk refuses.
+        """
+        try:
+            os.fsync(self._stream.fileno())
+        except OSError as error:
+            raise RecordError(f"{self._path} cannot be written: {error.strerror}.") from error
+
+    def close(self) -> None:
+        """Sync and close."""
+        if not self._stream.closed:
+            self.sync()
+            self._stream.close()
+
+    def __enter__(self) -> PredictionWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def drop_torn_tail(folder: Path) -> int:
+    """Cut the bytes after the last newline of `predictions.jsonl`: a line that a killed process left half written.
+
+    Returns:
+        The number of bytes that were cut.
+    """
+    path = folder / PREDICTIONS_FILE
+    if not path.exists():
+        return 0
+    content = path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        with path.open("r+b") as stream:
+            stream.truncate(whole)
+            os.fsync(stream.fileno())
+    return len(content) - whole
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def load_run(folder: Path) -> tuple[RunRecord | None, list[Prediction]]:
+    """Read a run's folder: its record, None when there is none yet, and its predictions in the order of writing.
+
+    Raises:
+        RecordError: a file is damaged, or of an unknown version. A torn last line is no damage: it is left out.
+    """
+    return load_record(folder), load_predictions(folder)
+
+
+def load_record(folder: Path) -> RunRecord | None:
+    """Read `record.json`; None when there is none.
+
+    Raises:
+        RecordError: it is damaged, or of an unknown version.
+    """
+    path = folder / RECORD_FILE
+    content = _read_bytes(path)
+    return None if content is None else _parse(RunRecord, content, str(path))
+
+
+def load_predictions(folder: Path) -> list[Prediction]:
+    """Read `predictions.jsonl` but for a torn last line; empty when there is no such file.
+
+    Raises:
+        RecordError: a line is damaged or of an unknown version, or two lines tell of one item.
+    """
+    path = folder / PREDICTIONS_FILE
+    lines = (_read_bytes(path) or b"").split(b"\n")[:-1]
+    predictions = [_parse(Prediction, line, f"{path} line {number}") for number, line in enumerate(lines, start=1)]
+    first_line: dict[str, int] = {}
+    for number, prediction in enumerate(predictions, start=1):
+        other = first_line.setdefault(prediction.item_id, number)
+        if other != number:
+            raise RecordError(f"{path} line {number}: item '{prediction.item_id}' is on line {other} already.")
+    return predictions
+
+
+def load_score_file(path: Path) -> ScoreFile | None:
+    """Read a `scores-<scorer>.json`; None when there is none.
+
+    Raises:
+        RecordError: it is damaged, or of an unknown version.
+    """
+    content = _read_bytes(path)
+    return None if content is None else _parse(ScoreFile, content, str(path))
+
+
+def predictions_sha256(folder: Path) -> str:
+    """SHA-256 of `predictions.jsonl` as it lies on disk."""
+    return hashlib.sha256(_read_bytes(folder / PREDICTIONS_FILE) or b"").hexdigest()
+
+
+def canonical_sha256(value: Mapping[str, Any]) -> str:
+    """SHA-256 of plain data, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+def count_outcomes(predictions: Iterable[Prediction]) -> Counts:
+    """Count statuses, and failures by type, most frequent first."""
+    rows = list(predictions)
+    statuses = [row.status for row in rows]
+    types = [row.error_type or "unknown" for row in rows if row.status == "failed"]
+    failures = {kind: types.count(kind) for kind in sorted(set(types), key=lambda kind: (-types.count(kind), kind))}
+    return Counts(
+        n_items=len(rows),
+        n_ok=statuses.count("ok"),
+        n_truncated=statuses.count("truncated"),
+        n_failed=statuses.count("failed"),
+        failures=failures,
+    )
+
+
+def _read_bytes(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise RecordError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+
+def _parse(kind: type[RowT], content: bytes, place: str) -> RowT:
+    try:
+        value = json.loads(content)
+    except ValueError as error:
+        raise RecordError(f"{place} is not JSON: {error}.") from error
+    version = value.get("schema_version") if isinstance(value, dict) else None
+    if version != SCHEMA_VERSION:
+        raise RecordError(f"{place} has schema version {version}; this program reads version {SCHEMA_VERSION}.")
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the whole"
+        raise RecordError(f"{place} does not fit its schema: {where}: {first['msg']}.") from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a new name in a folder survive a crash of the machine."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# --- schemas ---------------------------------------------------------------------------------------------------------
+
+
+def schema_texts() -> dict[str, str]:
+    """The JSON schema files by name, as they should lie in `harness/schema/`."""
+    kinds: dict[str, type[BaseModel]] = {"prediction": Prediction, "run_record": RunRecord, "scores": ScoreFile}
+    return {
+        f"{name}.v{SCHEMA_VERSION}.json": json.dumps(kind.model_json_schema(mode="serialization"), indent=1) + "\n"
+        for name, kind in kinds.items()
+    }
+
+
+def write_schemas(folder: Path = SCHEMA_FOLDER) -> None:
+    """Write the JSON schema files."""
+    folder.mkdir(exist_ok=True)
+    for name, text in schema_texts().items():
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write_schemas()

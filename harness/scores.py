@@ -1,0 +1,163 @@
+"""Scores of a run, computed from what lies in its folder and never from memory or from a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from harness.contracts import Label, Scorer
+from harness.errors import PluginError, RecordError, UsageError
+from harness.records import (
+    LabelRow,
+    Prediction,
+    RunRecord,
+    ScoreFile,
+    ScoreRow,
+    load_predictions,
+    load_record,
+    load_score_file,
+    predictions_sha256,
+    to_json,
+    write_atomically,
+)
+from harness.registry import create
+from harness.scoring import ScoringInput, score_items
+
+
+def score_run(
+    folder: Path, scorers: Sequence[str], metrics: Sequence[str] = (), overwrite: bool = False
+) -> tuple[RunRecord, list[ScoreRow]]:
+    """Score a finished run and write `scores-<scorer>.json` beside its predictions.
+
+    Args:
+        folder: a run's folder.
+        scorers: their names.
+        metrics: their names; the task's own when empty.
+        overwrite: replace a score of the same scorer and metric that differs from the new one.
+
+    Raises:
+        RecordError: the run is damaged, or has no record.
+        UsageError: the run is not finished, lacks what a scorer needs, or has another score of that name already.
+    """
+    record = load_finished(folder)
+    predictions = load_predictions(folder)
+    rows: list[ScoreRow] = []
+    for scorer in scorers:
+        new = compute_scores(predictions, record.task.labels, scorer, metrics or record.task.metrics)
+        _write_scores(folder, record, new, overwrite)
+        rows += new
+    return record, rows
+
+
+def compute_scores(
+    predictions: Sequence[Prediction], labels: Sequence[LabelRow], scorer_name: str, metric_names: Sequence[str]
+) -> list[ScoreRow]:
+    """One row a metric.
+
+    Raises:
+        UsageError: the scorer needs label scores that the run did not record.
+        PluginError: the scorer or the metric gave something that cannot be recorded.
+    """
+    scorer: Scorer = create("scorers", scorer_name).value
+    inputs = [_scoring_input(prediction) for prediction in predictions]
+    if scorer.needs_label_scores and any(item.answered and item.label_scores is None for item in inputs):
+        raise UsageError(
+            f"The scorer '{scorer_name}' needs label scores, and this run did not record them. "
+            f"Run the model with --scorer {scorer_name}."
+        )
+    named = [Label(row.name, row.text) for row in labels]
+    return [_score_row(inputs, named, scorer, metric) for metric in metric_names]
+
+
+def stored_scores(folder: Path, record: RunRecord) -> dict[tuple[str, str], ScoreRow]:
+    """Every score of a run by scorer and metric; one that was computed later stands for that of the record.
+
+    Raises:
+        RecordError: a score file is damaged, or belongs to other predictions.
+    """
+    rows = list(record.scores)
+    for path in sorted(folder.glob("scores-*.json")):
+        rows += _load_scores(path, folder, record)
+    return {(row.scorer, row.metric): row for row in rows}
+
+
+def load_finished(folder: Path) -> RunRecord:
+    """Read the record of a finished run, and check that its predictions are those it was written for.
+
+    Raises:
+        RecordError: there is no record, or the predictions changed since.
+        UsageError: there is no such folder, or the run is not finished.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"There is no folder {folder}.")
+    record = load_record(folder)
+    if record is None:
+        raise RecordError(f"{folder} holds no record.json: it is not a run's folder.")
+    if not record.is_complete:
+        raise UsageError(f"The run in {folder} is not finished. Give its `run` command again to continue it.")
+    if predictions_sha256(folder) != record.predictions_sha256:
+        raise RecordError(f"{folder}: predictions.jsonl was changed after the run; its scores cannot be trusted.")
+    return record
+
+
+def counts_as_answered(prediction: Prediction) -> bool:
+    """Whether a scorer gets to see an item: an answer to a part of a clip is no answer to the clip."""
+    return prediction.status == "ok"
+
+
+def _scoring_input(prediction: Prediction) -> ScoringInput:
+    answered = counts_as_answered(prediction)
+    return ScoringInput(
+        item_id=prediction.item_id,
+        references=prediction.references,
+        cluster=prediction.cluster,
+        answered=answered,
+        text=prediction.text if answered else "",
+        label_scores=prediction.label_scores if answered else None,
+    )
+
+
+def _score_row(inputs: Sequence[ScoringInput], labels: Sequence[Label], scorer: Scorer, metric_name: str) -> ScoreRow:
+    report = score_items(inputs, labels, scorer, metric_name, create("metrics", metric_name).value)
+    try:
+        return ScoreRow.model_validate(asdict(report))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise PluginError(
+            f"Metric '{metric_name}' by scorer '{scorer.name}' cannot be recorded: {where}: {first['msg']}."
+        ) from error
+
+
+def _load_scores(path: Path, folder: Path, record: RunRecord) -> tuple[ScoreRow, ...]:
+    stored = load_score_file(path)
+    if stored is None:
+        return ()
+    if stored.run_id != record.run_id or stored.predictions_sha256 != predictions_sha256(folder):
+        raise RecordError(f"{path} was computed from other predictions than those beside it.")
+    return stored.scores
+
+
+def _write_scores(folder: Path, record: RunRecord, rows: Sequence[ScoreRow], overwrite: bool) -> None:
+    """Put the rows into the scorer's file, beside rows of other metrics."""
+    path = folder / f"scores-{rows[0].scorer}.json"
+    old = list(_load_scores(path, folder, record))
+    differing = [row for row in old if any(row.metric == new.metric and row != new for new in rows)]
+    if differing and not overwrite:
+        raise UsageError(
+            f"{path} holds another {differing[0].metric} ({differing[0].value:.4f}, "
+            f"version {differing[0].scorer_version} of the scorer). Replace it with --overwrite."
+        )
+    metrics = {row.metric for row in rows}
+    kept = [row for row in old if row.metric not in metrics]
+    if old and not differing and all(row in old for row in rows):
+        return
+    content = ScoreFile(
+        run_id=record.run_id,
+        predictions_sha256=predictions_sha256(folder),
+        scores=tuple(sorted([*kept, *rows], key=lambda row: row.metric)),
+    )
+    write_atomically(path, to_json(content))

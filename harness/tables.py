@@ -1,0 +1,122 @@
+"""The table at the end of a run, made from its record and its scores alone: one row a scorer and metric."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from harness.records import RunRecord, ScoreRow
+
+_SCORE = "score % [95 %]"
+_HEADER = ("model", "task", "scorer", _SCORE, "ans. only", "answered", "unparsed", "failed", "trunc.", "seconds")
+_N_TEXT_COLUMNS = 3
+
+
+@dataclass(frozen=True)
+class Table:
+    """Header and rows of cells that are ready to print."""
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def score_table(record: RunRecord, scores: Sequence[ScoreRow]) -> Table:
+    """One row a score. The score's column is named after the metric where all rows share it."""
+    metrics = sorted({row.metric for row in scores})
+    shared = metrics[0] if len(metrics) == 1 else None
+    header = tuple(f"{shared} % [95 %]" if shared and name == _SCORE else name for name in _HEADER)
+    return Table(header, tuple(_cells(record, row, shared is None) for row in scores))
+
+
+def plain_text(table: Table) -> str:
+    """Aligned columns, two spaces apart; a line is never wrapped or cut."""
+    lines = [table.header, *table.rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(table.header))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if column < _N_TEXT_COLUMNS else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
+
+
+def print_result(record: RunRecord, scores: Sequence[ScoreRow], folder: Path, stream: TextIO | None = None) -> None:
+    """Print the table, where the record lies, and what a reader must not take the numbers for.
+
+    Args:
+        record: of the run.
+        scores: the rows to show.
+        folder: the run's folder.
+        stream: standard output when None.
+    """
+    stream = sys.stdout if stream is None else stream
+    table = score_table(record, scores)
+    if stream.isatty():
+        _print_rich(table, stream)
+    else:
+        print(plain_text(table), file=stream)
+    for line in closing_lines(record, folder):
+        print(line, file=stream)
+
+
+def closing_lines(record: RunRecord, folder: Path) -> list[str]:
+    """The lines below the table."""
+    lines = [f"Record: {folder}"]
+    if record.counts.failures:
+        kinds = ", ".join(f"{count} x {kind}" for kind, count in record.counts.failures.items())
+        lines.append(f"Failed items count as wrong: {kinds}. Reasons are in predictions.jsonl.")
+    if record.counts.n_truncated:
+        lines.append(
+            f"Truncated items count as wrong: the model heard only a part of {record.counts.n_truncated} clips "
+            f"(its policy: {record.model.length_policy})."
+        )
+    if record.task.origin == "starter":
+        lines.append(
+            f"This is the starter set that comes with the harness: its scores are not {record.task.name} scores."
+        )
+    return lines
+
+
+def model_text(record: RunRecord) -> str:
+    """The model as it is typed, such as "ssalm:tiny"."""
+    return f"{record.model.name}:{record.model.variant}" if record.model.variant else record.model.name
+
+
+def task_text(record: RunRecord) -> str:
+    """The task with the origin of its data, and how much of the benchmark was asked where that is not all."""
+    task, n_items = record.task, record.counts.n_items
+    is_part = task.origin == "official" and n_items < task.n_declared
+    return f"{task.name} ({task.origin}, {n_items} of {task.n_declared})" if is_part else f"{task.name} ({task.origin})"
+
+
+def _cells(record: RunRecord, row: ScoreRow, names_metric: bool) -> tuple[str, ...]:
+    score = f"{row.value * 100:.1f} [{row.interval.low * 100:.1f}, {row.interval.high * 100:.1f}]"
+    return (
+        model_text(record),
+        task_text(record),
+        row.scorer,
+        f"{row.metric} {score}" if names_metric else score,
+        "-" if row.answered_only is None else f"{row.answered_only * 100:.1f}",
+        f"{row.n_answered}/{row.n_items}",
+        str(row.n_unparsed),
+        str(record.counts.n_failed),
+        str(record.counts.n_truncated),
+        f"{record.times.wall_s:.1f}",
+    )
+
+
+def _print_rich(table: Table, stream: TextIO) -> None:
+    from rich.console import Console
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    shown = RichTable(box=None, pad_edge=False)
+    for column, name in enumerate(table.header):
+        shown.add_column(Text(name, style="bold"), justify="left" if column < _N_TEXT_COLUMNS else "right")
+    for row in table.rows:
+        shown.add_row(*(Text(cell) for cell in row))
+    Console(file=stream).print(shown)
