@@ -173,7 +173,8 @@ class ModelDescription:
 
     `parameters` counts them per part ("encoder", "connector", "language_model"). `length_policy` says what happens
     to long audio. `kernels` names the implementations in use. `weights_sha256` is None for a model without weights.
-    `fingerprint` changes whenever answers might: weights, options, generation settings.
+    `fingerprint` changes whenever answers might: weights, options, generation settings. A model with `needs_labels`
+    chooses among the query's labels, and so is always given them.
     """
 
     name: str
@@ -188,6 +189,7 @@ class ModelDescription:
     kernels: Mapping[str, str]
     fingerprint: str
     can_score_labels: bool = False
+    needs_labels: bool = False
 
 
 @runtime_checkable
@@ -288,6 +290,7 @@ class TrainingExample:
 class TrainableModel(ModelAdapter, Protocol):
     """A model that a recipe can train. Tensors are torch's; the type stays open so that this file needs no torch."""
 
+    name: str
     sample_rate_hz: int
 
     def start_training(self, n_teacher_scores: int, device: str) -> Any:

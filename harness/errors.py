@@ -1,16 +1,16 @@
 """Every error that a user can cause or must know of.
 
-    HarnessError                  base: one line for the user, never a traceback
-    ├── UsageError                the command cannot mean anything; exit code 2
-    │   ├── UnknownNameError      no model, task, scorer or metric of that name
-    │   └── OptionError           an option of a plugin is unknown or has a bad value
-    ├── MissingDataError          a task's data is not where it was looked for
-    ├── MissingExtraError         an optional package is not installed; names the extra
-    ├── PluginError               a plugin breaks its contract, or a name has two owners
-    ├── RecordError               a record or a predictions file cannot be read or trusted
-    └── ItemError                 one item failed; the run goes on and counts it
-        ├── AudioError            the clip cannot be decoded, or its samples are unusable
-        └── ModelLimitError       the model says that it cannot take this item
+HarnessError                  base: one line for the user, never a traceback
+├── UsageError                the command cannot mean anything; exit code 2
+│   ├── UnknownNameError      no model, task, scorer or metric of that name
+│   └── OptionError           an option of a plugin is unknown or has a bad value
+├── MissingDataError          a task's data is not where it was looked for
+├── MissingExtraError         an optional package is not installed; names the extra
+├── PluginError               a plugin breaks its contract, or a name has two owners
+├── RecordError               a record or a predictions file cannot be read or trusted
+└── ItemError                 one item failed; the run goes on and counts it
+    ├── AudioError            the clip cannot be decoded, or its samples are unusable
+    └── ModelLimitError       the model says that it cannot take this item
 """
 
 from __future__ import annotations

@@ -147,7 +147,7 @@ def _choose_scorers(wanted: Sequence[str], description: ModelDescription) -> tup
     names = tuple(wanted) or DEFAULT_SCORERS
     needing = [name for name in names if _needs_label_scores(name)]
     if description.can_score_labels or not needing:
-        return names, bool(needing)
+        return names, bool(needing) or description.needs_labels
     if wanted:
         raise UsageError(
             f"The scorer '{needing[0]}' needs a score for each label, and the model '{description.name}' gives none. "

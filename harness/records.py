@@ -116,6 +116,7 @@ class ModelRow(_Row):
     kernels: dict[str, str]
     fingerprint: str
     can_score_labels: bool
+    needs_labels: bool
 
 
 class PromptRow(_Row):

@@ -181,7 +181,8 @@ class Trainer:
         rate = learning_rate(self.config, self.step)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        with torch.autocast(self.config.device.split(":")[0], torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+        is_bfloat16 = self.config.precision == "bfloat16"
+        with torch.autocast(self.config.device.split(":")[0], torch.bfloat16, enabled=is_bfloat16):
             losses = self.model.losses(self.batches(self.step))
         total = losses["text"] + self.config.teacher_weight * losses.get("teacher", 0.0)
         if not bool(torch.isfinite(total.detach())):
@@ -278,7 +279,8 @@ def train(
 def parameter_groups(network: Any, weight_decay: float) -> list[dict[str, Any]]:
     """Matrices decay; vectors (norms, biases), embeddings' positions and the scan's own parameters do not."""
     spared = ("A_log", "A_logs", "D", "Ds", "dt_projs_bias", "pos_embed_a", "modality_a")
-    decays, spares = [], []
+    decays: list[Any] = []
+    spares: list[Any] = []
     for name, parameter in network.named_parameters():
         is_spared = parameter.ndim < 2 or name.rsplit(".", 1)[-1] in spared
         (spares if is_spared else decays).append(parameter)

@@ -192,7 +192,9 @@ class LalmAdapter:
             targets = torch.stack([torch.as_tensor(e.teacher_scores) for e in examples]).to(audio.device)
             logits = network.get_submodule("teacher_head")(network.hear.summary(encoded))
             # Summed over classes: nearly all of the 521 targets are near zero, and a mean would drown the few.
-            losses["teacher"] = functional.binary_cross_entropy_with_logits(logits, targets, reduction="sum") / len(examples)
+            losses["teacher"] = functional.binary_cross_entropy_with_logits(logits, targets, reduction="sum") / len(
+                examples
+            )
         return losses
 
     def save(self, path: Path) -> None:

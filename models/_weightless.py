@@ -26,11 +26,19 @@ def unit_hash(*parts: object) -> float:
 class WeightlessModel:
     """A model that hears nothing: subclasses answer one query at a time, from the query's text."""
 
-    def __init__(self, name: str, summary: str, options: Mapping[str, OptionValue], can_score_labels: bool) -> None:
+    def __init__(
+        self,
+        name: str,
+        summary: str,
+        options: Mapping[str, OptionValue],
+        can_score_labels: bool,
+        needs_labels: bool = False,
+    ) -> None:
         self._name = name
         self._summary = summary
         self._options = dict(options)
         self._can_score_labels = can_score_labels
+        self._needs_labels = needs_labels
 
     def load(self, device: str, dtype: str) -> None:
         """Nothing to read; any device and dtype will do."""
@@ -58,6 +66,7 @@ class WeightlessModel:
             kernels={},
             fingerprint=fingerprint(self._name, self._options),
             can_score_labels=self._can_score_labels,
+            needs_labels=self._needs_labels,
         )
 
     def close(self) -> None:

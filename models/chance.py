@@ -15,7 +15,7 @@ def chance(seed: int = 0) -> ModelAdapter:
     """Picks one of the query's labels at random; hears nothing.
 
     The pick follows from seed, item id and labels alone, not from the order of the labels or of the items. It needs
-    the labels, so it says that it can score them. Each label's score is log(1 / n) and up to half a thousandth of a nat
+    the labels. Each label's score is log(1 / n) and up to half a thousandth of a nat
     of noise; the highest is the pick.
 
     Args:
@@ -27,12 +27,12 @@ def chance(seed: int = 0) -> ModelAdapter:
 class _Chance(WeightlessModel):
     def __init__(self, seed: int) -> None:
         summary = "Picks one of the labels at random; hears nothing"
-        super().__init__("chance", summary, {"seed": seed}, can_score_labels=True)
+        super().__init__("chance", summary, {"seed": seed}, can_score_labels=True, needs_labels=True)
         self._seed = seed
 
     def answer_one(self, query: Query) -> Answer:
         if not query.labels:
-            problem = "'chance' needs the task's labels, which come with a scorer such as loglik"
+            problem = "'chance' chooses among a task's labels, and this task has none"
             return Answer(text="", error=f"ModelLimitError: {problem}")
         uniform = -math.log(len(query.labels))
         scores = tuple(

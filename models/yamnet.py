@@ -18,6 +18,9 @@ from models._yamnet_labels import AUDIOSET_CLASSES
 _N_CLASSES = 521
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from models._yamnet import YamnetTagger
 
 _PARAMETERS = 3_729_481
@@ -26,7 +29,7 @@ _LOWEST_SCORE = 1e-6
 _NO_CLASS = math.log(1e-9)
 # Labels may share their best class ("Chicken, rooster"); a small share of the mean over all classes then decides.
 _TIE_SHARE = 1e-3
-_NO_LABELS = "yamnet:labels needs the task's labels, which come with a scorer such as loglik"
+_NO_LABELS = "yamnet:labels chooses among a task's labels, and this task has none"
 
 
 def yamnet(variant: Literal["top", "labels"] = "top", threads: int = 1) -> ModelAdapter:
@@ -87,6 +90,7 @@ class _Yamnet:
             kernels={"encoder": "onnxruntime CPUExecutionProvider int8"},
             fingerprint=fingerprint("yamnet", options, sha256),
             can_score_labels=self._variant == "labels",
+            needs_labels=self._variant == "labels",
         )
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Both encoders against stage outputs of the published definitions at small width (fixtures kept beside the project)."""
+"""Both encoders against stage outputs of the published definitions at small width."""
 
 from __future__ import annotations
 
@@ -62,7 +62,12 @@ def test_dass_takes_any_length(frames: int, width: int) -> None:
 
 
 def test_the_four_scan_orders_are_rows_columns_and_their_reverses() -> None:
-    assert scan_orders(2, 3).tolist() == [[0, 1, 2, 3, 4, 5], [0, 3, 1, 4, 2, 5], [5, 4, 3, 2, 1, 0], [5, 2, 4, 1, 3, 0]]
+    assert scan_orders(2, 3).tolist() == [
+        [0, 1, 2, 3, 4, 5],
+        [0, 3, 1, 4, 2, 5],
+        [5, 4, 3, 2, 1, 0],
+        [5, 2, 4, 1, 3, 0],
+    ]
 
 
 def test_every_patch_and_token_of_ltus_encoder_equals_the_published_definition() -> None:

@@ -10,8 +10,8 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
-from harness.contracts import Label, ScorableAnswer
 from harness import foreign
+from harness.contracts import Label, ScorableAnswer
 from harness.errors import HarnessError
 from harness.scorers import _sentence_embedder
 from harness.scorers.embed import embed

@@ -64,9 +64,7 @@ def train(
     }
     options = parse_options(recipe_option, "-r")
     try:
-        outcome = _carry_out(
-            model, parse_options(model_option, "-m"), recipe, options, changes, data_root, out
-        )
+        outcome = _carry_out(model, parse_options(model_option, "-m"), recipe, options, changes, data_root, out)
     except KeyboardInterrupt:
         print("interrupted; the same command continues from the last checkpoint", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -112,7 +110,9 @@ class _Progress:
     def start(self, step: int) -> None:
         """Say where training starts."""
         verb = "starts" if step == 0 else f"continues at step {step}"
-        print(f"{self._label}: training {verb}, {self._config.steps} steps of {self._config.batch_size} clips", flush=True)
+        print(
+            f"{self._label}: training {verb}, {self._config.steps} steps of {self._config.batch_size} clips", flush=True
+        )
 
     def line(self, line: Mapping[str, float]) -> None:
         """Say how it goes."""
@@ -131,10 +131,8 @@ def _print_outcome(outcome: TrainOutcome) -> None:
     if outcome.already_done:
         print("this training was finished before; delete the folder or name another with --out to repeat it")
     for report in outcome.record["held_out"]:
-        interval = report["interval"]
-        print(
-            f"held out: {report['metric']} {100 * report['value']:.1f} % "
-            f"[{100 * interval['low']:.1f}, {100 * interval['high']:.1f}], scorer {report['scorer']}, n {report['n_items']}"
-        )
+        low, high = (100 * report["interval"][end] for end in ("low", "high"))
+        value = f"{report['metric']} {100 * report['value']:.1f} % [{low:.1f}, {high:.1f}]"
+        print(f"held out: {value}, scorer {report['scorer']}, n {report['n_items']}")
     print(f"weights: {outcome.folder / 'weights.safetensors'}")
     print(f"record: {outcome.folder / 'record.json'}")

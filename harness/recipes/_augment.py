@@ -38,7 +38,7 @@ def tilt_spectrum(samples: Samples, db_per_octave: float, low_pass_hz: float | N
     gain = 10.0 ** (db_per_octave * octaves / 20.0)
     if low_pass_hz is not None:
         gain = gain / np.sqrt(1.0 + (hz / low_pass_hz) ** 12)
-    return np.fft.irfft(spectrum * gain, n=len(samples)).astype(np.float32)
+    return np.asarray(np.fft.irfft(spectrum * gain, n=len(samples)), dtype=np.float32)
 
 
 def coloured_noise(n: int, exponent: float, generator: Generator) -> Samples:
@@ -47,7 +47,7 @@ def coloured_noise(n: int, exponent: float, generator: Generator) -> Samples:
     bins = np.arange(len(spectrum), dtype=np.float64)
     bins[0] = 1.0
     noise = np.fft.irfft(spectrum / bins ** (exponent / 2.0), n=n)
-    return (noise / (np.sqrt(np.mean(noise**2)) + 1e-12)).astype(np.float32)
+    return np.asarray(noise / (np.sqrt(np.mean(noise**2)) + 1e-12), dtype=np.float32)
 
 
 def place(samples: Samples, n: int, generator: Generator) -> Samples:
@@ -66,10 +66,10 @@ def place(samples: Samples, n: int, generator: Generator) -> Samples:
 
 
 def mix(first: Samples, second: Samples, share: float) -> Samples:
-    """Both at once, `share` of the energy from the first (between-class learning, arXiv 1711.10282, without weighting)."""
+    """Both at once, `share` of the energy from the first (after between-class learning, arXiv 1711.10282)."""
     a, b = np.sqrt(share) / rms(first), np.sqrt(1.0 - share) / rms(second)
     mixed = a * first + b * second
-    return (mixed * (rms(first) / rms(mixed))).astype(np.float32)
+    return np.asarray(mixed * (rms(first) / rms(mixed)), dtype=np.float32)
 
 
 def masks(n: int, count: int, longest: int, generator: Generator) -> tuple[tuple[int, int], ...]:

@@ -38,20 +38,20 @@ TRAINING_FOLDS = frozenset({1, 2, 3, 4})
 CAPTIONS_FILE = Path(__file__).with_name("tiny_captions.csv")
 
 DEFAULTS = TrainConfig(
-    steps=2400,
-    batch_size=32,
+    steps=3000,
+    batch_size=16,
     learning_rate=1e-3,
     weight_decay=0.05,
-    warmup_steps=100,
+    warmup_steps=150,
     average=0.998,
-    teacher_weight=0.1,
+    teacher_weight=0.3,
     gradient_clip=1.0,
     precision="bfloat16",
     seed=0,
     threads=1,
     device="cpu",
     checkpoint_every=100,
-    log_every=20,
+    log_every=50,
 )
 
 
@@ -63,7 +63,9 @@ class Recording:
     samples: augment.Samples
 
 
-def training_items(official: Sequence[AudioItem], starter: Sequence[AudioItem], hold_out_fold: int | None) -> list[AudioItem]:
+def training_items(
+    official: Sequence[AudioItem], starter: Sequence[AudioItem], hold_out_fold: int | None
+) -> list[AudioItem]:
     """The items that may be learned from.
 
     Args:
@@ -124,7 +126,9 @@ class TinyRecipe:
         task: Task = registry.create("tasks", "esc50").value
         official = find_items(task, data_root)
         if official.origin != "official":
-            raise MissingDataError(f"The recipe 'tiny' learns from ESC-50, which was not found. Get it: {task.download}")
+            raise MissingDataError(
+                f"The recipe 'tiny' learns from ESC-50, which was not found. Get it: {task.download}"
+            )
         starter_task: Task = registry.create("tasks", "esc50", {"split": "train"}).value
         assert starter_task.read_starter is not None and starter_task.starter_root is not None
         starter = starter_task.read_starter(starter_task.starter_root)
@@ -228,10 +232,11 @@ class ExampleStream:
             keep = int(len(samples) * random.uniform(0.2, 1.0))
             start = int(random.integers(0, len(samples) - keep + 1))
             samples = samples[start : start + keep]
+        samples = augment.place(samples, N_SAMPLES, random)
         if random.random() < 0.5:
             low_pass = float(random.uniform(2500, 7000)) if random.random() < 0.3 else None
             samples = augment.tilt_spectrum(samples, float(random.uniform(-4, 4)), low_pass, RATE_HZ)
-        return augment.place(samples, N_SAMPLES, random)
+        return samples
 
     @staticmethod
     def _finish(samples: augment.Samples, random: augment.Generator) -> augment.Samples:

@@ -194,7 +194,7 @@ def _negated_before(words: Sequence[_Word], mention: _Mention) -> bool:
 
 
 def _negated_after(words: Sequence[_Word], mention: _Mention) -> bool:
-    """"... is not heard", "... isn't there", and a lone "no" as the next clause."""
+    """ "... is not heard", "... isn't there", and a lone "no" as the next clause."""
     after = words[mention.end : mention.end + 3]
     last = words[mention.end - 1]
     if len(after) > 1 and after[0].raw in _VERBS_BEFORE_NOT and after[0].clause == last.clause:

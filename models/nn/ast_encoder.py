@@ -98,7 +98,8 @@ class AstBlock(nn.Module):
     def forward(self, x_BLC: Tensor) -> Tensor:
         norm1, norm2 = self.get_submodule(f"norm1{self.norm_suffix}"), self.get_submodule(f"norm2{self.norm_suffix}")
         x_BLC = x_BLC + self._drop(self.attn(norm1(x_BLC)))
-        return x_BLC + self._drop(self.mlp(norm2(x_BLC)))
+        out: Tensor = x_BLC + self._drop(self.mlp(norm2(x_BLC)))
+        return out
 
 
 class PatchEmbed(nn.Module):
@@ -163,4 +164,5 @@ def pool_tokens(x_BLC: Tensor, n_freq: int = 8) -> Tensor:
         shape (B, T / 2, C): 3.125 tokens a second.
     """
     x_BTC = x_BLC.unflatten(1, (n_freq, -1)).mean(dim=1)
-    return x_BTC.unflatten(1, (-1, 2)).mean(dim=2) / TOKEN_DIVISOR
+    tokens: Tensor = x_BTC.unflatten(1, (-1, 2)).mean(dim=2) / TOKEN_DIVISOR
+    return tokens

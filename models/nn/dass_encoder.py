@@ -113,7 +113,8 @@ class SelectiveScan2d(nn.Module):
         u_BHWC = functional.silu(self.conv2d(self.in_proj(x_BHWC)))
         orders_KL = scan_orders(height, width).to(x_BHWC.device)
         y_BLD = self._scan(u_BHWC.flatten(1, 2).contiguous(), orders_KL)
-        return self.out_proj(self.out_norm(y_BLD)).unflatten(1, (height, width))
+        out: Tensor = self.out_proj(self.out_norm(y_BLD)).unflatten(1, (height, width))
+        return out
 
 
 class Mlp(nn.Module):
@@ -125,7 +126,8 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(functional.gelu(self.fc1(x)))
+        out: Tensor = self.fc2(functional.gelu(self.fc1(x)))
+        return out
 
 
 class DassBlock(nn.Module):
@@ -163,7 +165,8 @@ class DassStage(nn.Module):
             self.downsample.add_module("3", nn.LayerNorm(next_width))
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        return self.downsample(self.blocks(x_BHWC))
+        out: Tensor = self.downsample(self.blocks(x_BHWC))
+        return out
 
 
 def _patch_embed(width: int) -> nn.Sequential:

@@ -178,7 +178,9 @@ class AudioLanguageModel(nn.Module):
         means: Tensor = (log_p * real_NL).sum(1) / real_NL.sum(1)
         return means.view(n_items, n_answers)
 
-    def answer_losses(self, audio_BAE: Tensor, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> Tensor:
+    def answer_losses(
+        self, audio_BAE: Tensor, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]
+    ) -> Tensor:
         """Cross-entropy of each answer given audio and prompt, mean over its tokens, for training.
 
         Sequences are padded on the right, where nothing that counts comes after.

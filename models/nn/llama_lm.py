@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,8 +30,8 @@ class LlamaCache:
 
     def n_bytes(self) -> int:
         """Bytes held."""
-        tensors = [x for layer in self.keys_values.layers for x in (layer.keys, layer.values)]
-        return sum(x.numel() * x.element_size() for x in tensors)
+        layers: list[Any] = self.keys_values.layers
+        return sum(int(x.numel() * x.element_size()) for layer in layers for x in (layer.keys, layer.values))
 
 
 class LlamaLM(nn.Module):

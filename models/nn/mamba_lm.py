@@ -150,7 +150,9 @@ class MambaMixer(nn.Module):
         """One position, by the recurrence."""
         u_BD, gate_BD = self.in_proj(x_BE).chunk(2, dim=-1)
         window = torch.cat([conv, u_BD.unsqueeze(1)], dim=1)
-        u_BD = functional.silu((window * self.conv1d.weight.squeeze(1).t()).sum(dim=1) + self.conv1d.bias)
+        taps_WD, bias_D = self.conv1d.weight.squeeze(1).t(), self.conv1d.bias
+        assert bias_D is not None
+        u_BD = functional.silu((window * taps_WD).sum(dim=1) + bias_D)
         delta_BD, b_BN, c_BN = self._step_parameters(u_BD)
         no_bias = torch.zeros_like(self.D, dtype=torch.float32)
         y_BD, state = selective_step(
