@@ -4,6 +4,7 @@
 #   TORCH           which torch to install; it goes first, so that nothing else chooses one
 #   PIP_TORCH_ARGS  where torch comes from. For a Linux machine without a GPU:
 #                   make run PIP_TORCH_ARGS="--index-url https://download.pytorch.org/whl/cpu"
+#   DATA            the folder of ESC-50 for `train-tiny`
 #   ARGS            more words for the command that `run` runs
 
 PYTHON ?= python3
@@ -37,8 +38,8 @@ types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 train-tiny: $(VENV)/.installed-dev
-	$(BIN)/python -m harness train --recipe tiny --model ssalm
-	$(BIN)/python -m harness train --recipe tiny --model ltu
+	$(BIN)/python -m harness train --recipe tiny --model ssalm $(if $(DATA),--data-root $(DATA))
+	$(BIN)/python -m harness train --recipe tiny --model ltu $(if $(DATA),--data-root $(DATA))
 
 # What the tests and the training need on top of `run`.
 dev: $(VENV)/.installed-dev

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,8 +12,8 @@ from typing import TextIO
 from harness.records import RunRecord, ScoreRow
 
 _SCORE = "score % [95 %]"
-_HEADER = ("model", "task", "scorer", _SCORE, "ans. only", "answered", "unparsed", "failed", "trunc.", "seconds")
-_N_TEXT_COLUMNS = 3
+_HEADER = ("model", "task", "n", "scorer", _SCORE, "ans. only", "answered", "unparsed", "failed", "trunc.", "seconds")
+_TEXT_COLUMNS = frozenset({"model", "task", "scorer"})
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,18 @@ def plain_text(table: Table) -> str:
     widths = [max(len(line[column]) for line in lines) for column in range(len(table.header))]
     return "\n".join(
         "  ".join(
-            cell.ljust(width) if column < _N_TEXT_COLUMNS else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+            cell.ljust(width) if name in _TEXT_COLUMNS else cell.rjust(width)
+            for name, cell, width in zip(table.header, line, widths, strict=True)
         ).rstrip()
         for line in lines
     )
+
+
+def stacked_text(table: Table) -> str:
+    """One line a cell, for a terminal that is too narrow for columns."""
+    width = max(len(name) for name in table.header)
+    blocks = (zip(table.header, row, strict=True) for row in table.rows)
+    return "\n\n".join("\n".join(f"{name.ljust(width)}  {cell}" for name, cell in block) for block in blocks)
 
 
 def print_result(record: RunRecord, scores: Sequence[ScoreRow], folder: Path, stream: TextIO | None = None) -> None:
@@ -55,10 +63,9 @@ def print_result(record: RunRecord, scores: Sequence[ScoreRow], folder: Path, st
     """
     stream = sys.stdout if stream is None else stream
     table = score_table(record, scores)
-    if stream.isatty():
-        _print_rich(table, stream)
-    else:
-        print(plain_text(table), file=stream)
+    text = plain_text(table)
+    is_too_wide = stream.isatty() and max(map(len, text.splitlines())) > shutil.get_terminal_size().columns
+    print(stacked_text(table) if is_too_wide else text, file=stream)
     for line in closing_lines(record, folder):
         print(line, file=stream)
 
@@ -98,25 +105,13 @@ def _cells(record: RunRecord, row: ScoreRow, names_metric: bool) -> tuple[str, .
     return (
         model_text(record),
         task_text(record),
+        str(row.n_items),
         row.scorer,
         f"{row.metric} {score}" if names_metric else score,
         "-" if row.answered_only is None else f"{row.answered_only * 100:.1f}",
-        f"{row.n_answered}/{row.n_items}",
+        str(row.n_answered),
         str(row.n_unparsed),
         str(record.counts.n_failed),
         str(record.counts.n_truncated),
         f"{record.times.wall_s:.1f}",
     )
-
-
-def _print_rich(table: Table, stream: TextIO) -> None:
-    from rich.console import Console
-    from rich.table import Table as RichTable
-    from rich.text import Text
-
-    shown = RichTable(box=None, pad_edge=False)
-    for column, name in enumerate(table.header):
-        shown.add_column(Text(name, style="bold"), justify="left" if column < _N_TEXT_COLUMNS else "right")
-    for row in table.rows:
-        shown.add_row(*(Text(cell) for cell in row))
-    Console(file=stream).print(shown)

@@ -42,8 +42,9 @@ def test_fold_5_and_the_shared_sources_are_never_learned_from(shared_data: Path)
     task: Task = registry.create("tasks", "esc50").value
     official = task.read_items(shared_data / "esc50_folds1-4").items
     fifth = replace(official[0], item_id="5-1-A-0", metadata={**official[0].metadata, "fold": 5})
-    kept = recipe.training_items([*official, fifth], (), None)
-    assert fifth not in kept
+    other = replace(official[0], item_id="1-1-A-1", metadata={**official[0].metadata, "esc10": False})
+    kept = recipe.training_items([*official, fifth, other], (), None)
+    assert fifth not in kept and other not in kept
     assert not {item.cluster for item in kept} & recipe.LEAKED_SOURCES
     assert {item.cluster for item in official} >= recipe.LEAKED_SOURCES
 

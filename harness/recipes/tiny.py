@@ -1,7 +1,7 @@
 """The tiny models' recipe: real recordings, endless mixtures of them, and a tagger as teacher.
 
-Clips: ESC-50 folds 1 to 4 (those that are at hand) and the training split of the starter set. Never a clip of fold 5
-or of the starter's test split, nor ESC-50's sources 19898, 169127 and 4211, which are the same recordings as four
+Clips: folds 1 to 4 of ESC-50's ESC-10 subset (CC0 and CC BY, so weights learned from it may be passed on) and the
+training split of the starter set. Never a clip of fold 5 or of the starter's test split, nor ESC-50's sources 19898, 169127 and 4211, which are the same recordings as four
 starter test clips. `hold_out_fold` keeps one more fold back, for choices.
 
 Every example is a fresh one, a pure function of (seed, step, place in the batch): a clip at another speed, loudness,
@@ -74,13 +74,13 @@ def training_items(
         hold_out_fold: one of folds 1 to 4 to keep back, or None.
     """
     folds = TRAINING_FOLDS - {hold_out_fold}
-    kept = [i for i in official if i.metadata["fold"] in folds and i.cluster not in LEAKED_SOURCES]
-    return [*kept, *starter]
+    kept = [i for i in official if i.metadata["fold"] in folds and i.metadata["esc10"]]
+    return [*(item for item in kept if item.cluster not in LEAKED_SOURCES), *starter]
 
 
 def held_out_items(official: Sequence[AudioItem], hold_out_fold: int) -> list[AudioItem]:
-    """The items of a fold that was kept back."""
-    return [item for item in official if item.metadata["fold"] == hold_out_fold]
+    """The ESC-10 items of a fold that was kept back."""
+    return [item for item in official if item.metadata["fold"] == hold_out_fold and item.metadata["esc10"]]
 
 
 def load_recordings(items: Sequence[AudioItem]) -> list[Recording]:

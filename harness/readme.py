@@ -1,0 +1,105 @@
+"""The parts of README.md that hold numbers, made from `results/reference`. `python -m harness.readme` writes them anew.
+
+A part stands between the lines `<!-- generated: NAME -->` and `<!-- end generated: NAME -->`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.errors import RecordError
+from harness.records import RunRecord, ScoreRow, load_record
+from harness.scores import stored_scores
+from harness.tables import score_table
+
+REFERENCE = Path("results") / "reference"
+_PART = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end generated: \2 -->)", re.DOTALL)
+
+
+def filled_in(readme: str, reference: Path) -> str:
+    """README's text with every generated part made anew.
+
+    Raises:
+        RecordError: a part has no maker, or a record cannot be read.
+    """
+    makers = {"runs": runs_part, "training": training_part}
+
+    def fill(match: re.Match[str]) -> str:
+        maker = makers.get(match[2])
+        if maker is None:
+            raise RecordError(f"README has a generated part '{match[2]}', which nothing makes")
+        return f"{match[1]}{maker(reference)}{match[3]}"
+
+    return _PART.sub(fill, readme)
+
+
+def runs_part(reference: Path) -> str:
+    """One table over all reference runs, and the machine that made them."""
+    runs = sorted(_runs(reference), key=lambda run: (run[0].task.name, _order(run[0]), run[0].prompt.name))
+    tables = [score_table(record, scores) for record, scores in runs]
+    header = tables[0].header
+    rows = [row for table in tables for row in table.rows]
+    lines = [" | ".join(header), " | ".join("---" for _ in header), *(" | ".join(row) for row in rows)]
+    table = "\n".join(f"| {line} |" for line in lines)
+    return f"{table}\n\n{_origin_text([record for record, _ in runs])}\n\n"
+
+
+def training_part(reference: Path) -> str:
+    """One row a training run: what was learned from, how long it took, and the held-out score where one was kept."""
+    found = sorted((reference / "training").glob("*/*/record.json"))
+    records = [(path.parent, json.loads(path.read_text(encoding="utf-8"))) for path in found]
+    header = ("model", "clips", "held out", "steps x clips", "hours, 1 thread", "held-out accuracy % [95 %]")
+    lines = [" | ".join(header), " | ".join("---" for _ in header)]
+    lines += [" | ".join(_training_cells(folder, record)) for folder, record in records]
+    return "\n".join(f"| {line} |" for line in lines) + "\n\n"
+
+
+def _runs(reference: Path) -> Iterator[tuple[RunRecord, list[ScoreRow]]]:
+    for path in sorted((reference / "runs").glob("*/*/*/record.json")):
+        record = load_record(path.parent)
+        if record is None or not record.is_complete:
+            raise RecordError(f"{path} is not the record of a complete run")
+        yield record, list(stored_scores(path.parent, record).values())
+
+
+def _order(record: RunRecord) -> int:
+    """Our own models first, then the point of reference, then the floors."""
+    known = ("ssalm", "hybrid", "ast_mamba", "ltu", "yamnet", "majority", "chance")
+    return known.index(record.model.name) if record.model.name in known else len(known)
+
+
+def _origin_text(records: list[RunRecord]) -> str:
+    commits = sorted({(record.environment.git_commit or "unknown")[:10] for record in records})
+    machines = sorted({f"{record.environment.cpu}, {record.threads} threads" for record in records})
+    return (
+        f"Made by `python -m harness run --model MODEL --task esc50` at commit {', '.join(commits)} "
+        f"on {'; '.join(machines)}. Records: `{REFERENCE}/runs`."
+    )
+
+
+def _training_cells(folder: Path, record: Mapping[str, Any]) -> tuple[str, ...]:
+    config, learned = record["config"], record["learned_from"]
+    held_out = learned["hold_out_fold"]
+    scores = "; ".join(_score_text(report) for report in record["held_out"]) or "-"
+    return (
+        folder.parent.name.replace("-", ":", 1),
+        str(learned["n_clips"]),
+        f"fold {held_out}" if held_out else "-",
+        f"{config['steps']} x {config['batch_size']}",
+        f"{record['session_s'] / 3600:.2f}",
+        scores,
+    )
+
+
+def _score_text(report: Mapping[str, Any]) -> str:
+    value, low, high = (100 * x for x in (report["value"], report["interval"]["low"], report["interval"]["high"]))
+    return f"{report['scorer']} {value:.1f} [{low:.1f}, {high:.1f}], n {report['n_items']}"
+
+
+if __name__ == "__main__":
+    path = Path("README.md")
+    path.write_text(filled_in(path.read_text(encoding="utf-8"), REFERENCE), encoding="utf-8")

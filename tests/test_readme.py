@@ -1,0 +1,60 @@
+"""README: its numbers come from records, its commands and its plugin work."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.errors import RecordError
+from harness.readme import filled_in
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+
+
+def _harness(*words: str, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "harness", *words]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_the_numbers_in_readme_are_those_of_the_reference_records() -> None:
+    assert filled_in(README, REPOSITORY / "results" / "reference") == README
+
+
+def test_a_part_that_nothing_makes_is_an_error() -> None:
+    text = "<!-- generated: weather -->\n<!-- end generated: weather -->"
+    with pytest.raises(RecordError, match="weather"):
+        filled_in(text, REPOSITORY)
+
+
+@pytest.fixture(scope="module")
+def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file that README shows, as a reader would copy it."""
+    shown = re.search(r"<!-- plugin: (\S+) -->\n```python\n(.*?)```", README, re.DOTALL)
+    assert shown is not None
+    file = tmp_path_factory.mktemp("outside") / shown[1]
+    file.write_text(shown[2])
+    return file
+
+
+def test_the_plugin_that_readme_shows_keeps_the_contract(plugin: Path) -> None:
+    done = _harness("check", "--plugin", str(plugin), "--model", plugin.stem)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_plugin_that_readme_shows_runs_on_esc50(plugin: Path, tmp_path: Path) -> None:
+    done = _harness(
+        *("run", "--plugin", str(plugin), "--model", plugin.stem, "--task", "esc50", "-m", "threshold=0.1"),
+        *("--limit", "10", "--results", str(tmp_path)),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "loudness  esc50 (starter)" in done.stdout
+
+
+def test_every_file_that_readme_links_to_exists() -> None:
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if not link.startswith("http")]
+    assert [link for link in links if not (REPOSITORY / link).exists()] == []
