@@ -274,14 +274,15 @@ class TrainingExample:
     """One clip to learn from, made by a recipe and the same for every model.
 
     `samples` has shape (n_samples,), float32, at the model's sample rate. `answers` are texts with weights that sum to
-    1: a mixture of two clips has two. `teacher_scores`, shape (n_teacher,), each in [0, 1], are what a teacher heard.
-    Masks are (start, length) in feature frames and in mel bins (SpecAugment, arXiv 1904.08779).
+    1: a mixture of two clips has two. `teacher_scores`, shape (n_times, n_teacher), each in [0, 1], are what a teacher
+    heard at moments spread evenly over the clip. Masks are (start, length) in feature frames and in mel bins
+    (SpecAugment, arXiv 1904.08779).
     """
 
     samples: npt.NDArray[np.float32]
     prompt: str
     answers: tuple[tuple[str, float], ...]
-    teacher_scores: npt.NDArray[np.float32] | None = None
+    teacher_scores: npt.NDArray[np.floating[Any]] | None = None
     frame_masks: tuple[tuple[int, int], ...] = ()
     mel_masks: tuple[tuple[int, int], ...] = ()
 
@@ -313,4 +314,7 @@ class Tagger(Protocol):
         """Read weights and get ready."""
 
     def tag(self, clips: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
-        """Scores in [0, 1], shape (n_clips, n_classes), of mono clips at 16 kHz."""
+        """Scores in [0, 1], shape (n_clips, n_times, n_classes), of mono clips of one length at 16 kHz.
+
+        The times are spread evenly over the clip.
+        """

@@ -40,6 +40,8 @@ def filled_in(readme: str, reference: Path) -> str:
 def runs_part(reference: Path) -> str:
     """One table over all reference runs, and the machine that made them."""
     runs = sorted(_runs(reference), key=lambda run: (run[0].task.name, _order(run[0]), run[0].prompt.name))
+    if not runs:
+        raise RecordError(f"there is no run below {reference / 'runs'}")
     tables = [score_table(record, scores) for record, scores in runs]
     header = tables[0].header
     rows = [row for table in tables for row in table.rows]
@@ -52,7 +54,7 @@ def training_part(reference: Path) -> str:
     """One row a training run: what was learned from, how long it took, and the held-out score where one was kept."""
     found = sorted((reference / "training").glob("*/*/record.json"))
     records = [(path.parent, json.loads(path.read_text(encoding="utf-8"))) for path in found]
-    header = ("model", "clips", "held out", "steps x clips", "hours, 1 thread", "held-out accuracy % [95 %]")
+    header = ("model", "recordings", "held out", "steps x clips", "hours", "threads", "held-out accuracy % [95 %]")
     lines = [" | ".join(header), " | ".join("---" for _ in header)]
     lines += [" | ".join(_training_cells(folder, record)) for folder, record in records]
     return "\n".join(f"| {line} |" for line in lines) + "\n\n"
@@ -90,7 +92,8 @@ def _training_cells(folder: Path, record: Mapping[str, Any]) -> tuple[str, ...]:
         str(learned["n_clips"]),
         f"fold {held_out}" if held_out else "-",
         f"{config['steps']} x {config['batch_size']}",
-        f"{record['session_s'] / 3600:.2f}",
+        f"{record['trained_s'] / 3600:.2f}",
+        str(config["threads"]),
         scores,
     )
 

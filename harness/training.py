@@ -27,6 +27,7 @@ from harness.environment import describe_environment
 from harness.errors import RecordError, UsageError
 from harness.held_out import score_held_out
 from harness.records import write_atomically
+from harness.run_folder import locked
 
 CHECKPOINT = "checkpoint.pt"
 CURVE = "curve.jsonl"
@@ -69,6 +70,10 @@ class TrainConfig:
         for name in ("steps", "batch_size", "threads", "checkpoint_every", "log_every"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.seed < 0:
+            raise UsageError(f"seed must not be negative, and is {self.seed}")
+        if not 0 < self.learning_rate < math.inf:
+            raise UsageError(f"learning_rate must be positive and finite, not {self.learning_rate}")
         if self.precision not in ("float32", "bfloat16"):
             raise UsageError(f"precision must be float32 or bfloat16, not {self.precision}")
         if not 0 <= self.average < 1:
@@ -117,7 +122,11 @@ def learning_rate(config: TrainConfig, step: int) -> float:
 
 
 class Trainer:
-    """The state of one training run."""
+    """The state of one training run.
+
+    `sums` and `n_summed` gather the next line of the curve; they are part of a checkpoint, so that the curve of a
+    resumed run is that of an unbroken one. `trained_s` counts the seconds of steps in all sessions.
+    """
 
     def __init__(
         self, model: TrainableModel, batches: Batches, config: TrainConfig, folder: Path, n_teacher_scores: int
@@ -132,6 +141,9 @@ class Trainer:
         self.average = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(config.average), use_buffers=True)
         self.optimiser = torch.optim.AdamW(parameter_groups(self.network, config.weight_decay), lr=0.0)
         self.step = 0
+        self.sums: dict[str, float] = {}
+        self.n_summed = 0
+        self.trained_s = 0.0
 
     def resume(self) -> int:
         """Go back to the last checkpoint, if there is one; returns the step it stands at.
@@ -146,8 +158,9 @@ class Trainer:
             self.network.load_state_dict(state["network"])
             self.average.load_state_dict(state["average"])
             self.optimiser.load_state_dict(state["optimiser"])
-            torch.set_rng_state(state["random"].cpu())
-            self.step = state["step"]
+            _restore_random_state(state["random"])
+            self.step, self.sums, self.n_summed = state["step"], state["sums"], state["n_summed"]
+            self.trained_s = state["trained_s"]
         _cut_curve(self.folder / CURVE, self.step)
         return self.step
 
@@ -159,8 +172,11 @@ class Trainer:
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
-            "random": torch.get_rng_state(),
+            "random": _random_state(),
             "step": self.step,
+            "sums": self.sums,
+            "n_summed": self.n_summed,
+            "trained_s": self.trained_s,
         }
         temporary = self.folder / f"{CHECKPOINT}.part"
         with temporary.open("wb") as file:
@@ -173,7 +189,7 @@ class Trainer:
         """One batch forward, backward and into the weights; returns the step's numbers.
 
         Raises:
-            RecordError: a loss is not finite; the message names the step.
+            RecordError: the loss or its gradient is not finite; the message names the step. The weights are as before.
         """
         import torch
 
@@ -186,10 +202,12 @@ class Trainer:
             losses = self.model.losses(self.batches(self.step))
         total = losses["text"] + self.config.teacher_weight * losses.get("teacher", 0.0)
         if not bool(torch.isfinite(total.detach())):
-            raise RecordError(f"the loss is {total.item()} at step {self.step}; nothing was saved after the checkpoint")
+            raise RecordError(f"the loss is {total.item()} at step {self.step}; the checkpoint is as before")
         self.optimiser.zero_grad(set_to_none=True)
         total.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.gradient_clip)
+        if not bool(torch.isfinite(norm)):
+            raise RecordError(f"the gradient's norm is {norm.item()} at step {self.step}; the checkpoint is as before")
         self.optimiser.step()
         self.average.update_parameters(self.network)
         self.step += 1
@@ -197,22 +215,25 @@ class Trainer:
         return {**parts, "learning_rate": rate, "gradient_norm": float(norm)}
 
     def run(self, on_line: Callable[[Mapping[str, float]], None]) -> None:
-        """All steps that are left; `on_line` hears each line of the curve."""
-        sums: dict[str, float] = {}
-        n_summed, started = 0, time.perf_counter()
+        """All steps that are left; `on_line` hears each line of the curve, with the speed of this session."""
+        # What a recipe makes ahead, it makes at its first batch: not a part of the time of a step.
+        self.batches(self.step)
+        n_timed, timed_s = 0, 0.0
         while self.step < self.config.steps:
+            started = time.perf_counter()
             for name, value in self.take_step().items():
-                sums[name] = sums.get(name, 0.0) + value
-            n_summed += 1
-            last = self.step == self.config.steps
-            if self.step % self.config.log_every == 0 or last:
-                seconds = time.perf_counter() - started
-                line = {"step": self.step, **{name: value / n_summed for name, value in sums.items()}}
-                line["clips_per_s"] = n_summed * self.config.batch_size / seconds
+                self.sums[name] = self.sums.get(name, 0.0) + value
+            self.n_summed += 1
+            elapsed_s = time.perf_counter() - started
+            n_timed, timed_s, self.trained_s = n_timed + 1, timed_s + elapsed_s, self.trained_s + elapsed_s
+            is_last = self.step == self.config.steps
+            if self.step % self.config.log_every == 0 or is_last:
+                line = {"step": self.step, **{name: value / self.n_summed for name, value in self.sums.items()}}
+                line["clips_per_s"] = n_timed * self.config.batch_size / timed_s
                 _append_line(self.folder / CURVE, line)
                 on_line(line)
-                sums, n_summed, started = {}, 0, time.perf_counter()
-            if self.step % self.config.checkpoint_every == 0 or last:
+                self.sums, self.n_summed, n_timed, timed_s = {}, 0, 0, 0.0
+            if self.step % self.config.checkpoint_every == 0 or is_last:
                 self.checkpoint()
 
     def use_average(self) -> None:
@@ -248,32 +269,49 @@ def train(
     Raises:
         UsageError: the folder belongs to another configuration.
     """
-    if (folder / RECORD).exists():
-        return TrainOutcome(folder, json.loads((folder / RECORD).read_text()), already_done=True)
-    started = time.time()
     prepared = recipe.prepare(config, data_root)
-    claim_folder(folder, config, {**prepared.about, "model": model.name})
-    trainer = Trainer(model, prepared.batches, config, folder, prepared.n_teacher_scores)
-    first_step = trainer.resume()
-    on_start(first_step)
-    trainer.run(on_line)
-    trainer.use_average()
-    model.save(folder / WEIGHTS)
-    record = {
+    about = {**prepared.about, "model": model.name}
+    claim_folder(folder, config, about)
+    if (folder / RECORD).exists():
+        return TrainOutcome(folder, read_json(folder / RECORD), already_done=True)
+    with locked(folder, "training"):
+        trainer = Trainer(model, prepared.batches, config, folder, prepared.n_teacher_scores)
+        on_start(trainer.resume())
+        trainer.run(on_line)
+        trainer.use_average()
+        model.save(folder / WEIGHTS)
+        record = _record_of(model, prepared, config, folder, trainer.trained_s)
+        write_atomically(folder / RECORD, json.dumps(record, indent=2) + "\n")
+    return TrainOutcome(folder, record, already_done=False)
+
+
+def _record_of(
+    model: TrainableModel, prepared: Prepared, config: TrainConfig, folder: Path, trained_s: float
+) -> dict[str, Any]:
+    """What the weights were made from, and how they do on what was held out."""
+    held_out = score_held_out(model, prepared.task, prepared.held_out) if prepared.held_out else []
+    return {
         "schema_version": 1,
         "model": model.name,
         "learned_from": dict(prepared.about),
         "config": asdict(config),
-        "resumed_at_step": first_step,
-        "session_s": time.time() - started,
+        "trained_s": trained_s,
         "weights_sha256": hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest(),
-        "held_out": [asdict(report) for report in score_held_out(model, prepared.task, prepared.held_out)]
-        if prepared.held_out
-        else [],
+        "held_out": [asdict(report) for report in held_out],
         "environment": describe_environment(config.device).model_dump(),
     }
-    write_atomically(folder / RECORD, json.dumps(record, indent=2) + "\n")
-    return TrainOutcome(folder, record, already_done=False)
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file of a training folder.
+
+    Raises:
+        RecordError: it is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RecordError(f"{path} cannot be read: {error}. Delete its folder, or name another with --out.") from error
 
 
 def parameter_groups(network: Any, weight_decay: float) -> list[dict[str, Any]]:
@@ -297,12 +335,12 @@ def claim_folder(folder: Path, config: TrainConfig, about: Mapping[str, Any]) ->
     wanted = {**about, **asdict(config)}
     path = folder / CONFIG
     if not path.exists():
-        path.write_text(json.dumps(wanted, indent=2) + "\n")
+        write_atomically(path, json.dumps(wanted, indent=2) + "\n")
         return
-    found = json.loads(path.read_text())
+    found = read_json(path)
     unlike = sorted(key for key in wanted.keys() | found.keys() if wanted.get(key) != found.get(key))
     if unlike:
-        raise UsageError(f"{folder} holds a run with other {', '.join(unlike)}; use --fresh or another --out")
+        raise UsageError(f"{folder} holds a training with other {', '.join(unlike)}. Name another folder with --out.")
 
 
 def _append_line(path: Path, line: Mapping[str, float]) -> None:
@@ -323,4 +361,20 @@ def _cut_curve(path: Path, step: int) -> None:
                 kept.append(text)
         except ValueError:
             break
-    path.write_text("".join(f"{text}\n" for text in kept))
+    write_atomically(path, "".join(f"{text}\n" for text in kept))
+
+
+def _random_state() -> dict[str, Any]:
+    """Where torch's generators stand, those of CUDA devices included."""
+    import torch
+
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {"cpu": torch.get_rng_state(), "cuda": cuda}
+
+
+def _restore_random_state(state: Mapping[str, Any]) -> None:
+    import torch
+
+    torch.set_rng_state(state["cpu"].cpu())
+    if state["cuda"]:
+        torch.cuda.set_rng_state_all([one.cpu() for one in state["cuda"]])

@@ -28,9 +28,12 @@ WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 TOKENIZER_FILE = WEIGHTS_FOLDER / "tokenizer.json"
 SAMPLE_RATE_HZ = 16_000
 TOKENS_PER_S = 3.125
-# Every label of a 50-way task after every clip of a batch at once would hold many copies of the cache; this many
-# candidate answers go through the language model together.
+# Log-odds of a score of 0.2 %, a tagger's usual one for one class of some hundreds.
+TEACHER_BIAS = -6.0
+# Every label of a 50-way task after every clip of a batch holds a copy of that clip's cache. So many candidate answers
+# go through the language model together, and fewer where the caches are large.
 ANSWERS_AT_ONCE = 512
+CACHE_BYTES_AT_ONCE = 256 * 2**20
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,8 @@ class LalmSpec:
     """What distinguishes one model from another.
 
     `build` makes the network with fresh weights, `normalisation` says what its encoder was trained on; both import
-    torch and so are functions. `max_audio_s` is the longest clip that `length_policy` can take.
+    torch and so are functions. `max_audio_s` is the longest clip that `length_policy` can take; shorter ones are padded
+    to `min_frames`. `kernels` names the implementations that run on a device for a dtype of torch.
     """
 
     name: str
@@ -49,6 +53,7 @@ class LalmSpec:
     length_policy: str
     max_audio_s: float
     min_frames: int
+    kernels: Callable[[str, Any], Mapping[str, str]]
 
 
 @dataclass(frozen=True)
@@ -68,14 +73,30 @@ def read_weights_header(path: Path, spec: LalmSpec) -> WeightsFile:
     """
     try:
         data = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"The weights {path} cannot be read: {error.strerror}.") from error
+    try:
         (length,) = struct.unpack("<Q", data[:8])
         metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
-    except (OSError, struct.error, ValueError) as error:
-        raise UsageError(f"{path} is not a readable safetensors file: {error}") from error
-    made_for = f"{metadata.get('model')}:{metadata.get('variant')}"
+        made_for = f"{metadata['model']}:{metadata['variant']}"
+        parameters = {str(part): int(count) for part, count in json.loads(metadata["parameters"]).items()}
+        tokenizer_sha256 = str(metadata["tokenizer_sha256"])
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"{path} is not a safetensors file of this harness: {_reason(error)}.") from error
     if made_for != f"{spec.name}:{spec.variant}":
-        raise UsageError(f"{path} holds weights of {made_for}, not of {spec.name}:{spec.variant}")
-    return WeightsFile(path, hashlib.sha256(data).hexdigest(), json.loads(metadata["parameters"]))
+        raise UsageError(f"{path} holds weights of {made_for}, not of {spec.name}:{spec.variant}.")
+    if tokenizer_sha256 != tokenizer_hash():
+        raise UsageError(f"{path} was trained with another tokenizer than {TOKENIZER_FILE.name}.")
+    return WeightsFile(path, hashlib.sha256(data).hexdigest(), parameters)
+
+
+def tokenizer_hash() -> str:
+    """SHA-256 of the shipped tokenizer's file."""
+    return hashlib.sha256(TOKENIZER_FILE.read_bytes()).hexdigest()
+
+
+def _reason(error: Exception) -> str:
+    return f"its header has no {error}" if isinstance(error, KeyError) else f"its header cannot be read ({error})"
 
 
 class LalmAdapter:
@@ -102,6 +123,7 @@ class LalmAdapter:
             UsageError: the weights are missing, unreadable or of another model; the dtype is not a floating type.
         """
         import torch
+        from safetensors import SafetensorError
         from safetensors.torch import load_model
 
         torch_dtype = getattr(torch, dtype, None)
@@ -109,7 +131,11 @@ class LalmAdapter:
             raise UsageError(f"'{dtype}' is no floating type of torch; use float32, bfloat16 or float16")
         read_weights_header(self._weights_path, self.spec)
         network = self._build()
-        load_model(network, self._weights_path, strict=True)
+        try:
+            load_model(network, self._weights_path, strict=True)
+        except (SafetensorError, RuntimeError) as error:
+            first_line = str(error).strip().splitlines()[0]
+            raise UsageError(f"The weights {self._weights_path} do not fit: {first_line}") from error
         self._network = network.to(device=device, dtype=torch_dtype).eval()
         self._device = device
         self._read_text()
@@ -158,19 +184,27 @@ class LalmAdapter:
     # --- TrainableModel -----------------------------------------------------------------------------------------------
 
     def start_training(self, n_teacher_scores: int, device: str) -> Any:
-        """A network with fresh weights, in float32, and a head for the teacher's scores that is not saved."""
+        """A network with fresh weights, in float32, and a head for the teacher's scores that is not saved.
+
+        The head hears the encoder's output over time, its frequencies averaged.
+        """
         from torch import nn
 
         network = self._build()
         self._read_text()
         self._device = device
         if n_teacher_scores:
-            network.add_module("teacher_head", nn.Linear(network.hear.width, n_teacher_scores))
+            head = nn.Linear(network.hear.width, n_teacher_scores)
+            # Nearly all scores are near zero. A head that began at one half would first drive the encoder, step after
+            # step in one direction, to where every clip looks alike.
+            nn.init.constant_(head.bias, TEACHER_BIAS)
+            network.add_module("teacher_head", head)
         self._network = network.to(device)
         return self._network
 
     def losses(self, examples: Sequence[TrainingExample]) -> Mapping[str, Any]:
-        """Means over the batch: "text" (nats per answer token) and, where there is a teacher, "teacher".
+        """Means over the batch: "text" (nats per answer token) and, where there is a teacher, "teacher"
+        (nats for each moment that it heard).
 
         An example with several answers counts each by its weight: the label of a mixture is the mixture of labels.
         """
@@ -189,12 +223,13 @@ class LalmAdapter:
         weights_N = torch.tensor([weight for *_, weight in rows], device=audio.device)
         losses = {"text": (losses_N * weights_N).sum() / len(examples)}
         if all(example.teacher_scores is not None for example in examples):
-            targets = torch.stack([torch.as_tensor(e.teacher_scores) for e in examples]).to(audio.device)
-            logits = network.get_submodule("teacher_head")(network.hear.summary(encoded))
+            targets = torch.stack([torch.as_tensor(e.teacher_scores).float() for e in examples]).to(audio.device)
+            timeline_BCT = network.hear.timeline(encoded).transpose(1, 2)
+            moments_BTC = functional.adaptive_avg_pool1d(timeline_BCT, targets.shape[1]).transpose(1, 2)
+            logits = network.get_submodule("teacher_head")(moments_BTC)
             # Summed over classes: nearly all of the 521 targets are near zero, and a mean would drown the few.
-            losses["teacher"] = functional.binary_cross_entropy_with_logits(logits, targets, reduction="sum") / len(
-                examples
-            )
+            summed = functional.binary_cross_entropy_with_logits(logits, targets, reduction="sum")
+            losses["teacher"] = summed / (targets.shape[0] * targets.shape[1])
         return losses
 
     def save(self, path: Path) -> None:
@@ -208,6 +243,7 @@ class LalmAdapter:
             "model": self.spec.name,
             "variant": self.spec.variant,
             "parameters": json.dumps(network.parameter_counts()),
+            "tokenizer_sha256": tokenizer_hash(),
         }
         save_file({name: tensor.detach().half().cpu().contiguous() for name, tensor in kept.items()}, path, metadata)
 
@@ -230,16 +266,14 @@ class LalmAdapter:
     def _kernels(self) -> Mapping[str, str]:
         if self._network is None:
             return {}
-        from models.nn.selective_scan import scan_backend
-
-        dtype = next(self._network.parameters()).dtype
-        return {"selective_scan": scan_backend(self._device, dtype), "attention": "sdpa"}
+        return self.spec.kernels(self._device, next(self._network.parameters()).dtype)
 
     def _features(self, query: Query, index: int) -> _Clip:
         """Log-mel features, padded to the least length and normalised; or the reason why not."""
         import torch
 
-        from models.nn.features import fbank, n_frames, normalise, pad_frames
+        from models.nn.features import fbank, n_frames, normalise, pad_frames, round_up
+        from models.nn.lalm import FRAMES_PER_STEP
 
         if query.clip.duration_s > self.spec.max_audio_s:
             return _Clip(
@@ -248,7 +282,8 @@ class LalmAdapter:
                 f"takes at most {self.spec.max_audio_s:.0f} s under its policy '{self.spec.length_policy}'",
             )
         log_mel = fbank(torch.from_numpy(query.clip.samples))
-        padded = normalise(pad_frames(log_mel, self.spec.min_frames), self.spec.normalisation())
+        n_padded = max(self.spec.min_frames, round_up(len(log_mel), FRAMES_PER_STEP))
+        padded = normalise(pad_frames(log_mel, n_padded), self.spec.normalisation())
         return _Clip(index, features=padded.to(self._device), n_frames=max(1, n_frames(len(query.clip.samples))))
 
     def _encode(self, clips: Sequence[_Clip]) -> dict[int, torch.Tensor]:
@@ -308,7 +343,7 @@ class LalmAdapter:
             return [None] * len(last)
         network = self._require_network()
         answers = [self._text.answer_ids(label) for label in labels]
-        step = max(1, ANSWERS_AT_ONCE // len(last))
+        step = max(1, min(ANSWERS_AT_ONCE // len(last), CACHE_BYTES_AT_ONCE // cache.n_bytes()))
         parts = [
             network.answer_log_likelihoods(last, cache, answers[i : i + step]) for i in range(0, len(answers), step)
         ]
@@ -320,8 +355,11 @@ class LalmAdapter:
 
         from models.nn.features import fbank, normalise, pad_frames
 
-        log_mel = pad_frames(fbank(torch.from_numpy(example.samples)), self.spec.min_frames)[: self.spec.min_frames]
-        features = normalise(log_mel, self.spec.normalisation())
+        # Features are float32 wherever they are used, in a training that computes in bfloat16 too.
+        with torch.autocast("cpu", enabled=False):
+            log_mel = fbank(torch.from_numpy(example.samples))
+        padded = pad_frames(log_mel, self.spec.min_frames)[: self.spec.min_frames]
+        features = normalise(padded, self.spec.normalisation())
         mean = features.mean()
         for start, length in example.frame_masks:
             features[start : start + length] = mean

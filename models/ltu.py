@@ -8,6 +8,8 @@ from harness.contracts import TrainableModel
 from models._lalm import LalmAdapter, LalmSpec
 
 if TYPE_CHECKING:
+    import torch
+
     from models.nn.features import Normalisation
     from models.nn.lalm import AudioLanguageModel
 
@@ -24,11 +26,15 @@ def _normalisation() -> Normalisation:
     return LTU_NORMALISATION
 
 
+def _kernels(device: str, dtype: torch.dtype) -> dict[str, str]:
+    return {"attention": "torch scaled_dot_product_attention"}
+
+
 def ltu(variant: Literal["tiny"] = "tiny", weights: str | None = None, max_new_tokens: int = 32) -> TrainableModel:
     """Transformer encoder and language model.
 
     Args:
-        variant: "tiny" has 3.4 M parameters and ships with trained weights.
+        variant: "tiny" has 1.7 M parameters and ships with trained weights.
         weights: a safetensors file to use instead of the shipped one.
         max_new_tokens: the longest answer.
     """
@@ -41,5 +47,6 @@ def ltu(variant: Literal["tiny"] = "tiny", weights: str | None = None, max_new_t
         length_policy="window",
         max_audio_s=600.0,
         min_frames=512,
+        kernels=_kernels,
     )
     return LalmAdapter(spec, weights, max_new_tokens)

@@ -8,6 +8,8 @@ from harness.contracts import TrainableModel
 from models._lalm import LalmAdapter, LalmSpec
 
 if TYPE_CHECKING:
+    import torch
+
     from models.nn.features import Normalisation
     from models.nn.lalm import AudioLanguageModel
 
@@ -24,11 +26,17 @@ def _normalisation() -> Normalisation:
     return DASS_NORMALISATION
 
 
+def _kernels(device: str, dtype: torch.dtype) -> dict[str, str]:
+    from models.nn.selective_scan import scan_backend
+
+    return {"selective_scan": scan_backend(device, dtype)}
+
+
 def ssalm(variant: Literal["tiny"] = "tiny", weights: str | None = None, max_new_tokens: int = 32) -> TrainableModel:
     """State-space encoder and language model.
 
     Args:
-        variant: "tiny" has 3.3 M parameters and ships with trained weights.
+        variant: "tiny" has 1.7 M parameters and ships with trained weights.
         weights: a safetensors file to use instead of the shipped one.
         max_new_tokens: the longest answer.
     """
@@ -41,5 +49,6 @@ def ssalm(variant: Literal["tiny"] = "tiny", weights: str | None = None, max_new
         length_policy="full",
         max_audio_s=600.0,
         min_frames=512,
+        kernels=_kernels,
     )
     return LalmAdapter(spec, weights, max_new_tokens)

@@ -29,7 +29,8 @@ def task() -> Task:
 
 def _stream(task: Task, seed: int = 0) -> recipe.ExampleStream:
     recordings = recipe.load_recordings(_starter("train")[:6])
-    return recipe.ExampleStream(recordings, task, None, replace(recipe.DEFAULTS, batch_size=6, seed=seed))
+    config = replace(recipe.DEFAULTS, batch_size=6, seed=seed)
+    return recipe.ExampleStream(recordings, task, None, config, pool_size=12)
 
 
 def test_nothing_of_the_starter_sets_test_split_is_learned_from() -> None:
@@ -58,6 +59,24 @@ def test_a_held_out_fold_is_not_learned_from(shared_data: Path) -> None:
     assert not {i.cluster for i in kept} & {i.cluster for i in held}
 
 
+def test_what_is_held_out_is_no_starter_test_clip_either(shared_data: Path) -> None:
+    task: Task = registry.create("tasks", "esc50").value
+    official = task.read_items(shared_data / "esc50_folds1-4").items
+    for fold in sorted(recipe.TRAINING_FOLDS):
+        assert not {item.cluster for item in recipe.held_out_items(official, fold)} & recipe.LEAKED_SOURCES
+
+
+def test_what_the_recipe_prepares_is_its_own_training_data(shared_data: Path) -> None:
+    config = replace(recipe.DEFAULTS, batch_size=2)
+    prepared = recipe.tiny(hold_out_fold=3, teacher="none").prepare(config, shared_data / "esc50_folds1-4")
+    assert isinstance(prepared.batches, recipe.ExampleStream)
+    n_official = prepared.about["n_clips"] - len(_starter("train"))  # type: ignore[operator]
+    assert (n_official, len(prepared.held_out), prepared.n_teacher_scores) == (232, 80, 0)
+    assert {recording.label for recording in prepared.batches.recordings} >= {
+        i.references[0] for i in _starter("train")
+    }
+
+
 def test_the_same_seed_gives_the_same_examples_and_another_gives_others(task: Task) -> None:
     first, second, other = _stream(task)(3), _stream(task)(3), _stream(task, seed=1)(3)
     for a, b in zip(first, second, strict=True):
@@ -67,8 +86,9 @@ def test_the_same_seed_gives_the_same_examples_and_another_gives_others(task: Ta
 
 
 def test_every_example_is_whole(task: Task) -> None:
+    stream = _stream(task)
     for step in range(4):
-        for example in _stream(task)(step):
+        for example in stream(step):
             assert example.samples.shape == (recipe.N_SAMPLES,)
             assert np.isfinite(example.samples).all() and np.abs(example.samples).max() <= 1.0
             assert sum(weight for _, weight in example.answers) == pytest.approx(1.0)

@@ -106,6 +106,10 @@ def _curve(folder: Path) -> list[Mapping[str, float]]:
     return [{key: value for key, value in line.items() if key != "clips_per_s"} for line in lines]
 
 
+def _changed_at(path: Path) -> int:
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
 def test_a_training_killed_at_random_ends_in_the_weights_and_the_curve_of_an_unbroken_one(
     plugins: list[str], tmp_path: Path
 ) -> None:
@@ -115,19 +119,21 @@ def test_a_training_killed_at_random_ends_in_the_weights_and_the_curve_of_an_unb
     broken, pause = tmp_path / "broken", ["-r", "pause_s=0.03"]
     draw = random.Random(0)
     for _ in range(3):
+        before = _changed_at(broken / "checkpoint.pt")
         process = subprocess.Popen(
             _command(plugins, broken, *pause), cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         deadline = time.monotonic() + 60
-        while not (broken / "checkpoint.pt").exists() and time.monotonic() < deadline:
+        while _changed_at(broken / "checkpoint.pt") == before and time.monotonic() < deadline:
             time.sleep(0.02)
-        time.sleep(draw.uniform(0.0, 0.6))
+        time.sleep(draw.uniform(0.0, 0.2))
+        assert process.poll() is None, "the training ended before it could be killed"
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
     done = _train(plugins, broken, *pause)
     assert done.returncode == 0, done.stderr
     assert (broken / "weights.safetensors").read_bytes() == (whole / "weights.safetensors").read_bytes()
-    assert [line["step"] for line in _curve(broken)] == [line["step"] for line in _curve(whole)]
+    assert _curve(broken) == _curve(whole)
 
 
 def test_a_finished_training_is_not_repeated(plugins: list[str], tmp_path: Path) -> None:
@@ -136,6 +142,12 @@ def test_a_finished_training_is_not_repeated(plugins: list[str], tmp_path: Path)
     again = _train(plugins, tmp_path / "run", "--steps", "4")
     assert "finished before" in again.stdout
     assert (tmp_path / "run" / "record.json").stat().st_mtime_ns == before
+
+
+def test_a_finished_training_does_not_answer_for_another_configuration(plugins: list[str], tmp_path: Path) -> None:
+    _train(plugins, tmp_path / "run", "--steps", "4")
+    other = _train(plugins, tmp_path / "run", "--steps", "5")
+    assert other.returncode == 2 and "a training with other steps" in other.stderr
 
 
 def test_a_model_that_cannot_be_trained_is_refused(plugins: list[str], tmp_path: Path) -> None:
@@ -191,7 +203,27 @@ def test_a_loss_that_is_not_finite_stops_training_and_names_the_step(tmp_path: P
         trainer.run(lambda line: None)
 
 
-@pytest.mark.parametrize(("field", "value"), [("steps", 0), ("average", 1.0), ("precision", "int8")])
+def test_a_gradient_that_is_not_finite_never_reaches_the_weights(tmp_path: Path) -> None:
+    import torch
+
+    class Steep:
+        def start_training(self, n_teacher_scores: int, device: str) -> torch.nn.Module:
+            self.net = torch.nn.Linear(1, 1)
+            return self.net
+
+        def losses(self, examples: object) -> Mapping[str, torch.Tensor]:
+            return {"text": (self.net(torch.zeros(1, 1)) * 0).sqrt().sum()}
+
+    trainer = Trainer(Steep(), lambda step: [], CONFIG, tmp_path, 0)  # type: ignore[arg-type]
+    with pytest.raises(RecordError, match="gradient's norm is nan at step 0"):
+        trainer.run(lambda line: None)
+    assert all(bool(p.isfinite().all()) for p in trainer.network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("steps", 0), ("average", 1.0), ("precision", "int8"), ("seed", -1), ("learning_rate", float("nan"))],
+)
 def test_a_configuration_out_of_range_is_refused(field: str, value: object) -> None:
     from dataclasses import replace
 

@@ -28,6 +28,7 @@ TOKEN_DIVISOR = 50.0
 class AstConfig:
     """Sizes of the encoder.
 
+    `drop_path` is the last block's rate of dropping a branch in training; it rises linearly from 0, as in DASS.
     `n_time` patches of position embedding bound what one pass can hear: 16 frames each. `spare_norms` keeps the
     video norms that the released checkpoints carry and the audio branch never uses.
     """
@@ -39,7 +40,7 @@ class AstConfig:
     n_freq: int = 8
     mlp_ratio: float = 4.0
     spare_norms: bool = False
-    dropout: float = 0.0
+    drop_path: float = 0.0
 
     @property
     def max_frames(self) -> int:
@@ -80,12 +81,15 @@ class Mlp(nn.Module):
 
 
 class AstBlock(nn.Module):
-    """x + attention(norm(x)), then x + MLP(norm(x)). `norm_suffix` picks the pair of norms in use."""
+    """x + attention(norm(x)), then x + MLP(norm(x)). `norm_suffix` picks the pair of norms in use.
 
-    def __init__(self, config: AstConfig, norm_suffix: str) -> None:
+    In training each branch is dropped for whole clips at the rate `drop_path`.
+    """
+
+    def __init__(self, config: AstConfig, norm_suffix: str, drop_path: float) -> None:
         super().__init__()
         self.norm_suffix = norm_suffix
-        self.dropout = config.dropout
+        self.drop_path = drop_path
         self.attn = Attention(config.width, config.n_heads)
         self.mlp = Mlp(config.width, int(config.width * config.mlp_ratio))
         for suffix in ("", "_a", "_v") if config.spare_norms else (norm_suffix,):
@@ -93,7 +97,10 @@ class AstBlock(nn.Module):
             self.add_module(f"norm2{suffix}", nn.LayerNorm(config.width))
 
     def _drop(self, branch: Tensor) -> Tensor:
-        return functional.dropout(branch, self.dropout, self.training)
+        if not self.training or self.drop_path == 0.0:
+            return branch
+        keep = torch.rand(branch.shape[0], 1, 1, device=branch.device) >= self.drop_path
+        return branch * (keep / (1.0 - self.drop_path))
 
     def forward(self, x_BLC: Tensor) -> Tensor:
         norm1, norm2 = self.get_submodule(f"norm1{self.norm_suffix}"), self.get_submodule(f"norm2{self.norm_suffix}")
@@ -125,8 +132,9 @@ class AstEncoder(nn.Module):
         self.pos_embed_a = nn.Parameter(torch.zeros(1, config.n_freq * config.n_time, config.width))
         nn.init.normal_(self.modality_a, std=0.02)
         nn.init.normal_(self.pos_embed_a, std=0.02)
-        self.blocks_a = nn.ModuleList(AstBlock(config, "") for _ in range(config.depth - 1))
-        self.blocks_u = nn.ModuleList([AstBlock(config, "_a")])
+        rates = [config.drop_path * i / max(1, config.depth - 1) for i in range(config.depth)]
+        self.blocks_a = nn.ModuleList(AstBlock(config, "", rate) for rate in rates[:-1])
+        self.blocks_u = nn.ModuleList([AstBlock(config, "_a", rates[-1])])
         self.norm_a = nn.LayerNorm(config.width)
 
     def forward(self, fbank: Tensor) -> Tensor:

@@ -58,9 +58,11 @@ def scan_orders(height: int, width: int) -> Tensor:
 
     Rows, columns, then the reverse of each (VMamba's cross-scan, src/models/csms6s.py).
     """
-    rows = torch.arange(height * width).view(height, width)
-    forward = torch.stack([rows.flatten(), rows.t().flatten()])
-    return torch.cat([forward, forward.flip(-1)])
+    # The first call may come from inference, and a tensor made there could not take part in training later.
+    with torch.inference_mode(False):
+        rows = torch.arange(height * width).view(height, width)
+        forward = torch.stack([rows.flatten(), rows.t().flatten()])
+        return torch.cat([forward, forward.flip(-1)])
 
 
 class SelectiveScan2d(nn.Module):

@@ -8,7 +8,7 @@ Letters
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,21 +17,10 @@ from torch.nn import functional
 from models.nn.ast_encoder import AstEncoder
 from models.nn.connector import ConvConnector, PoolConnector
 from models.nn.dass_encoder import DassEncoder
-from models.nn.features import pad_frames, round_up
 
-# DASS's map and the connector's stride give two tokens for every 64 frames begun. AST's patches are padded to whole
-# steps of that length, so that both families hand over the same number of tokens: 3.125 a second.
+# DASS's map and the connector's stride give two tokens for every 64 frames, and so do two pairs of AST's patches: 3.125
+# a second on both sides. Features are padded to whole steps of that length before they are normalised.
 FRAMES_PER_STEP = 64
-
-
-class Cache(Protocol):
-    """What a language model remembers between calls."""
-
-    def repeat(self, n: int) -> Any:
-        """Each sequence `n` times in a row."""
-
-    def n_bytes(self) -> int:
-        """Bytes held."""
 
 
 class HearDass(nn.Module):
@@ -51,9 +40,9 @@ class HearDass(nn.Module):
         tokens: Tensor = self.connector(map_BHWC)
         return tokens
 
-    def summary(self, map_BHWC: Tensor) -> Tensor:
-        """One vector a clip, shape (B, C)."""
-        return map_BHWC.mean(dim=(1, 2))
+    def timeline(self, map_BHWC: Tensor) -> Tensor:
+        """One vector for every 0.32 s, shape (B, W, C)."""
+        return map_BHWC.mean(dim=1)
 
     @property
     def width(self) -> int:
@@ -70,10 +59,8 @@ class HearAst(nn.Module):
         self.connector = connector
 
     def encode(self, fbank_BTM: Tensor) -> Tensor:
-        """Patches of all windows, shape (B, windows' F * T in order, C), window by window."""
-        frames = fbank_BTM.shape[1]
-        padded = pad_frames(fbank_BTM, round_up(frames, FRAMES_PER_STEP))
-        windows = padded.split(self.encoder.config.max_frames, dim=1)
+        """Patches of all windows in order of time, shape (B, F, T, C); frames a multiple of FRAMES_PER_STEP."""
+        windows = fbank_BTM.split(self.encoder.config.max_frames, dim=1)
         return torch.cat([self.encoder(window).unflatten(1, (self.encoder.config.n_freq, -1)) for window in windows], 2)
 
     def connect(self, patches_BFTC: Tensor) -> Tensor:
@@ -81,9 +68,9 @@ class HearAst(nn.Module):
         tokens: Tensor = self.connector(patches_BFTC.flatten(1, 2))
         return tokens
 
-    def summary(self, patches_BFTC: Tensor) -> Tensor:
-        """One vector a clip, shape (B, C)."""
-        return patches_BFTC.mean(dim=(1, 2))
+    def timeline(self, patches_BFTC: Tensor) -> Tensor:
+        """One vector for every 0.16 s, shape (B, T, C)."""
+        return patches_BFTC.mean(dim=1)
 
     @property
     def width(self) -> int:
@@ -143,14 +130,14 @@ class AudioLanguageModel(nn.Module):
             the new ids of each item, the end token included where it came.
         """
         said: list[list[int]] = [[] for _ in range(last_BE.shape[0])]
-        for _ in range(max_new_tokens):
+        for position in range(max_new_tokens):
             ids_B = choose(self.lm.head(last_BE))
             open_items = 0
             for ids, new in zip(said, ids_B.tolist(), strict=True):
                 if not ids or ids[-1] != end_id:
                     ids.append(new)
                     open_items += new != end_id
-            if not open_items:
+            if not open_items or position == max_new_tokens - 1:
                 break
             last_BE, cache = self.lm.step(self.lm.embed(ids_B[:, None])[:, 0], cache)
         return said

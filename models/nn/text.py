@@ -1,7 +1,8 @@
 """The tiny models' tokenizer and the prompt template.
 
 The tokenizer is a byte-level BPE of 1 024 tokens that we train with the `tokenizers` library on text of our own
-(`models/weights/tokenizer_corpus.txt`): any UTF-8 text goes in and comes out unchanged.
+(`models/weights/tokenizer_corpus.txt`): any UTF-8 text goes in and comes out unchanged, but for the end-of-text token's
+own spelling, which is read as that token.
 """
 
 from __future__ import annotations

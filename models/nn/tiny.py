@@ -16,22 +16,22 @@ from models.nn.llama_lm import LlamaLM
 from models.nn.mamba_lm import MambaConfig, MambaLM
 from models.nn.text import VOCAB_SIZE
 
-LM_WIDTH = 192
+LM_WIDTH = 128
 # 5.12 s: the length that both were trained on. Shorter audio is padded to it, as LTU pads to 10.24 s.
 TRAINED_FRAMES = 512
 
-DASS_TINY = DassConfig(depths=(1, 1, 2, 1), widths=(32, 64, 128, 256), drop_path=0.1)
-AST_TINY = AstConfig(width=208, depth=4, n_heads=4, n_time=TRAINED_FRAMES // 16, dropout=0.1)
-MAMBA_TINY = MambaConfig(vocab_size=VOCAB_SIZE, width=LM_WIDTH, n_layers=4)
+DASS_TINY = DassConfig(depths=(1, 1, 2, 1), widths=(24, 48, 96, 192), drop_path=0.1)
+AST_TINY = AstConfig(width=152, depth=4, n_heads=4, n_time=TRAINED_FRAMES // 16, drop_path=0.1)
+MAMBA_TINY = MambaConfig(vocab_size=VOCAB_SIZE, width=LM_WIDTH, n_layers=3)
 
 
 def llama_tiny_config() -> LlamaConfig:
-    """Three LLaMA layers as wide as MAMBA_TINY, their MLP sized to match its parameters."""
+    """Two LLaMA layers as wide as MAMBA_TINY, their MLP sized to match its parameters."""
     return LlamaConfig(
         vocab_size=VOCAB_SIZE,
         hidden_size=LM_WIDTH,
-        intermediate_size=320,
-        num_hidden_layers=3,
+        intermediate_size=288,
+        num_hidden_layers=2,
         num_attention_heads=4,
         max_position_embeddings=65_536,
         rms_norm_eps=1e-5,
