@@ -95,6 +95,20 @@ class YamnetTagger:
             np.add.at(counts, owners, 1)
         return (totals / np.maximum(counts, 1)[:, None]).astype(np.float32)
 
+    def patch_scores(self, clips: Sequence[npt.NDArray[Any]]) -> Floats:
+        """Class scores in [0, 1] of each patch of 0.96 s, one every 0.48 s, of clips of one length.
+
+        Returns:
+            shape (n_clips, n_patches, 521).
+
+        Raises:
+            ValueError: a clip is empty, not one-dimensional, or of another length than the first.
+        """
+        if len({len(clip) for clip in clips}) > 1:
+            raise ValueError(f"clips of {sorted({len(clip) for clip in clips})} samples; they must be of one length")
+        rows = [self._patch_scores(patches) for _, patches in _batches(clips)]
+        return np.concatenate(rows).reshape(len(clips), -1, N_CLASSES).astype(np.float32)
+
     def _patch_scores(self, patches: Floats) -> npt.NDArray[np.float64]:
         """Scores of each patch: (n, 96, 64) to (n, 521)."""
         quantised = np.clip(np.rint(patches / self._scale) + self._zero_point, 0, 255).astype(np.uint8)

@@ -66,10 +66,10 @@ class _Yamnet:
         return [self._answer_one(query) for query in queries]
 
     def tag(self, clips: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
-        """Scores in [0, 1], shape (n_clips, 521), of mono clips at 16 kHz."""
+        """Scores in [0, 1] of every 0.48 s, shape (n_clips, n_times, 521), of mono clips of one length at 16 kHz."""
         if self._tagger is None:
             raise PluginError("yamnet was asked before it was loaded.")
-        return self._tagger.scores_batch(clips)
+        return self._tagger.patch_scores(clips)
 
     def describe(self) -> ModelDescription:
         """Facts for the record. The weights hash is there when the package with the weights is."""

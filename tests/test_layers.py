@@ -39,6 +39,7 @@ LAYERS = (
         "harness.training",
         "harness.recipes",
         "harness.checks",
+        "harness.readme",
     ),
     ("harness.cli", "harness.__main__"),
 )

@@ -44,7 +44,7 @@ TEACHER_BATCH = 16
 CAPTIONS_FILE = Path(__file__).with_name("tiny_captions.csv")
 
 DEFAULTS = TrainConfig(
-    steps=8000,
+    steps=4800,
     batch_size=16,
     learning_rate=2e-3,
     weight_decay=0.05,
