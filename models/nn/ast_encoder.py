@@ -13,15 +13,18 @@ Letters
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.nn.checkpoint import load_strictly
+from models.nn.connector import PoolConnector
+
 PATCH = 16  # mel bins, and frames (160 ms)
-# LTU divides pooled tokens by this before its norm (modeling_llama.py); the norm's epsilon makes it matter little.
-TOKEN_DIVISOR = 50.0
 
 
 @dataclass(frozen=True)
@@ -162,15 +165,104 @@ class AstEncoder(nn.Module):
         return out
 
 
-def pool_tokens(x_BLC: Tensor, n_freq: int = 8) -> Tensor:
-    """LTU's pooling: mean over frequency, then over pairs of neighbours in time, then / 50.
+class LtuHearing(nn.Module):
+    """LTU's hearing as released: the encoder, then the pooling projection to the language model's width."""
+
+    def __init__(self, config: AstConfig, lm_width: int) -> None:
+        super().__init__()
+        self.encoder = AstEncoder(config)
+        self.connector = PoolConnector(config.width, lm_width)
+
+    def forward(self, fbank: Tensor) -> Tensor:
+        """Tokens for the language model.
+
+        Args:
+            fbank: normalised, shape (B, frames, mel): 1024 frames of 128 bins for the released weights; fewer, in
+                steps of 32, are heard as the beginning of such a clip.
+
+        Returns:
+            shape (B, frames / 32, E).
+        """
+        if fbank.shape[1] % (2 * PATCH):
+            raise ValueError(f"{fbank.shape[1]} frames: a token is the mean of {2 * PATCH}, so only multiples fit")
+        tokens: Tensor = self.connector(self.encoder(fbank))
+        return tokens
+
+
+PEFT_PREFIX = "base_model.model."
+N_FREQ = 8
+# What the rest of LTU's checkpoints is: LLaMA below the same `model.`, adapted or not.
+LANGUAGE_MODEL_KEY = re.compile(r"(model\.(layers|embed_tokens|norm)|lm_head)\.")
+
+
+def load_ltu_encoder(state_dict: Mapping[str, Tensor], n_heads: int | None = None) -> LtuHearing:
+    """LTU's encoder and projection from a released checkpoint, in evaluation mode, float32.
 
     Args:
-        x_BLC: frequency-major patches, shape (B, F * T, C); T even.
+        state_dict: keys `model.audio_encoder.*` and `model.audio_proj.*`, with or without `base_model.model.` before
+            them. Keys of the language model beside them, LoRA's too, are passed over; any other is an error. Width,
+            depth, positions and the language model's width are read off the tensors.
+        n_heads: attention heads, which no tensor tells; 12 at the published width of 768, else it must be given.
 
-    Returns:
-        shape (B, T / 2, C): 3.125 tokens a second.
+    Raises:
+        ValueError: keys are missing, unexpected, or of both forms; shapes do not fit together; heads are not known.
     """
-    x_BTC = x_BLC.unflatten(1, (n_freq, -1)).mean(dim=1)
-    tokens: Tensor = x_BTC.unflatten(1, (-1, 2)).mean(dim=2) / TOKEN_DIVISOR
-    return tokens
+    bare = {name: name.removeprefix(PEFT_PREFIX) for name in state_dict}
+    heard = {name: tensor for name, tensor in state_dict.items() if not LANGUAGE_MODEL_KEY.match(bare[name])}
+    audio = [name for name in heard if bare[name].startswith(("model.audio_encoder.", "model.audio_proj."))]
+    prefixes = {name[: len(name) - len(bare[name])] for name in audio}
+    if not prefixes:
+        raise ValueError(f"No weights of LTU's encoder: no key begins with {PEFT_PREFIX}model.audio_ or model.audio_")
+    if len(prefixes) > 1:
+        raise ValueError(f"The weights mix two layouts: audio keys with and without the prefix {PEFT_PREFIX}")
+    root = f"{prefixes.pop()}model."
+    config, lm_width = _ltu_sizes(heard, root, n_heads)
+    with torch.device("meta"):
+        hearing = LtuHearing(config, lm_width)
+    hearing.to_empty(device="cpu")
+    names = {name: root + _name_in_ltu(name) for name in hearing.state_dict()}
+    load_strictly(hearing, heard, "LTU's encoder and projection", names)
+    return hearing.eval()
+
+
+def _name_in_ltu(name: str) -> str:
+    return name.replace("encoder.", "audio_encoder.", 1) if name.startswith("encoder.") else name.split(".", 1)[1]
+
+
+def _ltu_sizes(state_dict: Mapping[str, Tensor], root: str, n_heads: int | None) -> tuple[AstConfig, int]:
+    """The encoder's sizes and the language model's width."""
+    encoder = f"{root}audio_encoder."
+    tell_tale = {
+        "patches": (f"{encoder}patch_embed_a.proj.weight", 4),
+        "positions": (f"{encoder}pos_embed_a", 3),
+        "projection": (f"{root}audio_proj.1.weight", 2),
+    }
+    missing = sorted(name for name, _ in tell_tale.values() if name not in state_dict)
+    if missing:
+        raise ValueError(f"The weights do not fit LTU's encoder and projection: missing {', '.join(missing)}")
+    for name, n_axes in tell_tale.values():
+        if state_dict[name].dim() != n_axes:
+            raise ValueError(f"{name} has shape {tuple(state_dict[name].shape)}, expected {n_axes} axes")
+    shapes = {what: state_dict[name].shape for what, (name, _) in tell_tale.items()}
+    width = shapes["patches"][0]
+    blocks = re.compile(re.escape(encoder) + r"blocks_a\.(\d+)\.")
+    indices = [int(found[1]) for found in map(blocks.match, state_dict) if found]
+    config = AstConfig(
+        width=width,
+        depth=max(indices, default=-1) + 2,
+        n_heads=_heads(width, n_heads),
+        n_time=shapes["positions"][1] // N_FREQ,
+        n_freq=N_FREQ,
+        spare_norms=True,
+    )
+    return config, shapes["projection"][0]
+
+
+def _heads(width: int, n_heads: int | None) -> int:
+    if n_heads is None:
+        if width != LTU_AST.width:
+            raise ValueError(f"The weights have width {width}, not {LTU_AST.width}: n_heads must be given")
+        return LTU_AST.n_heads
+    if n_heads < 1 or width % n_heads:
+        raise ValueError(f"{n_heads} heads do not divide width {width}")
+    return n_heads

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from models.nn.ast_encoder import pool_tokens
 from models.nn.dass_encoder import ConvLast
+
+# LTU divides pooled tokens by this before its norm (modeling_llama.py); the norm's epsilon makes it matter little.
+TOKEN_DIVISOR = 50.0
 
 
 class ConvConnector(nn.Module):
@@ -24,6 +26,20 @@ class ConvConnector(nn.Module):
         reduced_BHWC = self.conv(map_BHWC)
         tokens: Tensor = self.linear(reduced_BHWC.transpose(1, 2).flatten(1, 2))
         return tokens
+
+
+def pool_tokens(x_BLC: Tensor, n_freq: int = 8) -> Tensor:
+    """LTU's pooling: mean over frequency, then over pairs of neighbours in time, then / 50.
+
+    Args:
+        x_BLC: frequency-major patches, shape (B, F * T, C); T even.
+
+    Returns:
+        shape (B, T / 2, C): 3.125 tokens a second.
+    """
+    x_BTC = x_BLC.unflatten(1, (n_freq, -1)).mean(dim=1)
+    tokens: Tensor = x_BTC.unflatten(1, (-1, 2)).mean(dim=2) / TOKEN_DIVISOR
+    return tokens
 
 
 class PoolConnector(nn.Module):

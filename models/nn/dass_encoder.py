@@ -18,13 +18,17 @@ the four directions by index, where the source copies the map four times. Both c
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.nn.checkpoint import load_strictly
 from models.nn.selective_scan import selective_scan
 
 N_DIRECTIONS = 4
@@ -232,5 +236,127 @@ class DassEncoder(nn.Module):
 
     def logits(self, fbank: Tensor) -> Tensor:
         """AudioSet logits, shape (B, n_classes): the normed map, averaged over both axes, through the head."""
-        logits: Tensor = self.classifier["head"](self.normed_map(fbank).mean(dim=(1, 2)))
-        return logits
+        return self.stages_and_logits(fbank)[1]
+
+    def stages_and_logits(self, fbank: Tensor) -> tuple[list[Tensor], Tensor]:
+        """`stages` and `logits` of one pass.
+
+        Raises:
+            ValueError: this encoder has no head.
+        """
+        if "head" not in self.classifier:
+            raise ValueError("This DASS encoder has no head, so it gives no logits")
+        maps = self.stages(fbank)
+        pooled_BC = self.classifier["norm"](maps[-1]).mean(dim=(1, 2))
+        return maps, self.classifier["head"](pooled_BC)
+
+
+DASS_SIZES = {"small": DASS_SMALL, "medium": DASS_MEDIUM}
+
+# Keys that only one of the two released layouts has.
+PTH_KEY = re.compile(
+    r"(^|\.)(patch_embed|classifier)\.|^(module\.)?v\.|\.(x_proj_weight|dt_projs_weight)$|\.downsample\.\d"
+)
+HF_KEY = re.compile(r"^(dass|patch_embeddings|head|norm)\.|\.(x_proj|dt_projs)\.weight$|\.downsample\.(down|norm)\.")
+PTH_PREFIXES = ("module.v.", "module.", "v.", "")
+HF_PREFIXES = ("dass.", "")
+TOP_NAMES = ("patch_embed.", "patch_embeddings.", "layers.", "classifier.")
+# From the .pth layout to the Hugging Face one.
+HF_RENAMES = (
+    (re.compile(r"^patch_embed\.0\."), "patch_embeddings.projection.0."),
+    (re.compile(r"^patch_embed\.2\."), "patch_embeddings.projection.1."),
+    (re.compile(r"^patch_embed\.5\."), "patch_embeddings.projection.3."),
+    (re.compile(r"^patch_embed\.7\."), "patch_embeddings.projection.4."),
+    (re.compile(r"\.downsample\.1\."), ".downsample.down."),
+    (re.compile(r"\.downsample\.3\."), ".downsample.norm."),
+    (re.compile(r"\.(x_proj|dt_projs)_weight$"), r".\1.weight"),
+    (re.compile(r"^classifier\.norm\."), "norm."),
+)
+PROJECTIONS = ("in_proj.weight", "out_proj.weight", "fc1.weight", "fc2.weight")
+GROUPED = ("x_proj_weight", "dt_projs_weight", "dt_projs_bias")
+
+
+def load_dass(state_dict: Mapping[str, Tensor], size: Literal["small", "medium"] = "small") -> DassEncoder:
+    """A published DASS from its released weights, in evaluation mode, float32.
+
+    Args:
+        state_dict: in the .pth layout (with `module.v.`, `module.`, `v.` or no prefix) or the Hugging Face one. The
+            head may be absent, and the encoder then has none.
+
+    Raises:
+        ValueError: keys are missing, unexpected or of both layouts; weights of another size; no such size.
+    """
+    if size not in DASS_SIZES:
+        raise ValueError(f"No DASS of size {size!r}; there are {' and '.join(DASS_SIZES)}")
+    depths = _depths(state_dict)
+    for other, config in DASS_SIZES.items():
+        if other != size and depths == config.depths:
+            raise ValueError(
+                f"These weights have {depths} blocks in their stages: they are DASS {other}, not DASS {size}, "
+                f"which has {DASS_SIZES[size].depths}"
+            )
+    return load_dass_config(state_dict, DASS_SIZES[size], f"DASS {size}")
+
+
+def load_dass_config(state_dict: Mapping[str, Tensor], config: DassConfig, what: str = "this DASS") -> DassEncoder:
+    """`load_dass` for any sizes; `what` names them in errors."""
+    is_hf, prefix = _layout(state_dict)
+    with_head = any(_stored_name(f"classifier.head.{part}", is_hf, prefix) in state_dict for part in ("weight", "bias"))
+    with torch.device("meta"):
+        encoder = DassEncoder(config, with_head)
+    encoder.to_empty(device="cpu")
+    own = encoder.state_dict()
+    names = {name: _stored_name(name, is_hf, prefix) for name in own}
+    shapes = {names[name]: (name, tuple(tensor.shape)) for name, tensor in own.items()}
+    fitting = {
+        stored: _in_shape(tensor, *shapes[stored]) if stored in shapes else tensor
+        for stored, tensor in state_dict.items()
+    }
+    load_strictly(encoder, fitting, what, names)
+    return encoder.eval()
+
+
+def _layout(state_dict: Mapping[str, Tensor]) -> tuple[bool, str]:
+    """Whether the layout is Hugging Face's, and what comes before its names."""
+    pth = next((name for name in state_dict if PTH_KEY.search(name)), None)
+    hf = next((name for name in state_dict if HF_KEY.search(name)), None)
+    if pth is not None and hf is not None:
+        raise ValueError(f"The weights mix two layouts: {pth} is of the .pth files, {hf} of the Hugging Face ones")
+    if pth is None and hf is None:
+        first = ", ".join(list(state_dict)[:3]) or "there are none"
+        raise ValueError(f"These are not weights of DASS: no key is of either released layout ({first})")
+    for prefix in PTH_PREFIXES if hf is None else HF_PREFIXES:
+        if any(name.startswith(tuple(prefix + part for part in TOP_NAMES)) for name in state_dict):
+            return hf is not None, prefix
+    return hf is not None, ""
+
+
+def _stored_name(name: str, is_hf: bool, prefix: str) -> str:
+    if not is_hf:
+        return prefix + name
+    if name.startswith("classifier.head."):
+        return name.removeprefix("classifier.")
+    for pattern, replacement in HF_RENAMES:
+        name = pattern.sub(replacement, name)
+    return prefix + name
+
+
+def _in_shape(tensor: Tensor, name: str, shape: tuple[int, ...]) -> Tensor:
+    """A projection stored as a (grouped) 1x1 convolution, in the shape it has here; anything else as it is.
+
+    The values lie in the same order in every form, so this is a reshape alone.
+    """
+    if not isinstance(tensor, Tensor) or not name.endswith((*PROJECTIONS, *GROUPED)):
+        return tensor
+    flat = (shape[0] * shape[1], *shape[2:]) if name.endswith(GROUPED) else shape
+    return tensor.reshape(shape) if tuple(tensor.shape) in (flat, (*flat, 1), (*flat, 1, 1)) else tensor
+
+
+def _depths(state_dict: Mapping[str, Tensor]) -> tuple[int, ...]:
+    """Blocks in each stage, as far as the names tell."""
+    found = [re.search(r"(?:^|\.)layers\.(\d+)\.blocks\.(\d+)\.", name) for name in state_dict]
+    counts: dict[int, int] = {}
+    for match in filter(None, found):
+        stage, block = int(match[1]), int(match[2])
+        counts[stage] = max(counts.get(stage, 0), block + 1)
+    return tuple(counts[stage] for stage in sorted(counts))
