@@ -12,17 +12,20 @@ import random
 import sys
 import time
 from collections.abc import Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
 
 from harness.contracts import Answer, AudioClip, AudioItem, ModelAdapter, Query
-from harness.errors import HarnessError, ItemError, PluginError
+from harness.errors import HarnessError, ItemError, ModelLimitError, PluginError
+from harness.promises import answer_problem, checked_answers
 from harness.records import Prediction
 
 _MESSAGE_LIMIT = 2000
+_AUDIO_AT_ONCE_S = 1200.0
+"""Clips that are held at a time last no longer together, but for a single one that does: 77 MB at 16 kHz."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,15 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class BatchItem:
+    """An item with its audio's identity and the seconds that its header tells, None when it does not."""
+
+    item: AudioItem
+    identity: str
+    header_s: float | None
+
+
+@dataclass(frozen=True)
 class HeardItem:
     """An item after its audio was decoded, or could not be."""
 
@@ -56,25 +68,50 @@ class HeardItem:
     load_s: float
 
 
+def partition(items: Sequence[BatchItem], size: int, max_audio_s: float | None) -> list[tuple[BatchItem, ...]]:
+    """Batches of `size` items in order, or fewer where these would last longer than _AUDIO_AT_ONCE_S together.
+
+    Args:
+        items: all items of a run.
+        size: most items of a batch.
+        max_audio_s: longer clips are never decoded, and so count as nothing.
+    """
+    batches: list[tuple[BatchItem, ...]] = []
+    batch: list[BatchItem] = []
+    for item in items:
+        is_full = len(batch) == size or _decoded_s([*batch, item], max_audio_s) > _AUDIO_AT_ONCE_S
+        if batch and is_full:
+            batches.append(tuple(batch))
+            batch = []
+        batch.append(item)
+    return [*batches, tuple(batch)] if batch else batches
+
+
 def hear_batches(
-    batches: Sequence[Sequence[tuple[AudioItem, str]]], sample_rate_hz: int
+    batches: Sequence[Sequence[BatchItem]], sample_rate_hz: int, max_audio_s: float | None = None
 ) -> Generator[tuple[HeardItem, ...], None, None]:
     """Decode batch after batch, the next one in a thread while the caller works on the last.
 
+    Two batches that would last longer than _AUDIO_AT_ONCE_S together are not held at once: the second is decoded when
+    the caller asks for it, and has let go of the first.
+
     Args:
-        batches: items with their audio's identity.
+        batches: what to decode.
         sample_rate_hz: the model's rate.
+        max_audio_s: clips whose header tells of more seconds fail without being decoded.
     """
     pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="decode")
     try:
-        waiting = None
-        for batch in batches:
-            following = pool.submit(_hear_batch, batch, sample_rate_hz)
-            if waiting is not None:
-                yield waiting.result()
-            waiting = following
-        if waiting is not None:
-            yield waiting.result()
+        waiting: Future[tuple[HeardItem, ...]] | None = None
+        for position, batch in enumerate(batches):
+            current = waiting or pool.submit(_hear_batch, batch, sample_rate_hz, max_audio_s)
+            following = batches[position + 1] if position + 1 < len(batches) else ()
+            fits = _decoded_s([*batch, *following], max_audio_s) <= _AUDIO_AT_ONCE_S
+            waiting = pool.submit(_hear_batch, following, sample_rate_hz, max_audio_s) if following and fits else None
+            heard = [current.result()]
+            del current
+            # Popped, so that only the caller holds the clips while it works.
+            yield heard.pop()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
@@ -113,19 +150,36 @@ def seed_generators(text: str) -> None:
 # --- hearing ---------------------------------------------------------------------------------------------------------
 
 
-def _hear_batch(batch: Sequence[tuple[AudioItem, str]], sample_rate_hz: int) -> tuple[HeardItem, ...]:
-    return tuple(_hear(item, identity, sample_rate_hz) for item, identity in batch)
+def _decoded_s(batch: Sequence[BatchItem], max_audio_s: float | None) -> float:
+    """Seconds that decoding the batch would bring into memory, as far as headers tell."""
+    return sum(each.header_s or 0.0 for each in batch if not _is_too_long(each.header_s, max_audio_s))
 
 
-def _hear(item: AudioItem, identity: str, sample_rate_hz: int) -> HeardItem:
+def _is_too_long(duration_s: float | None, max_audio_s: float | None) -> bool:
+    return duration_s is not None and max_audio_s is not None and duration_s > max_audio_s
+
+
+def _hear_batch(batch: Sequence[BatchItem], sample_rate_hz: int, max_audio_s: float | None) -> tuple[HeardItem, ...]:
+    return tuple(_hear(each, sample_rate_hz, max_audio_s) for each in batch)
+
+
+def _hear(each: BatchItem, sample_rate_hz: int, max_audio_s: float | None) -> HeardItem:
     started = time.perf_counter()
     heard: AudioClip | Failure
     try:
-        heard = item.source.load(sample_rate_hz)
+        _refuse_too_long(each.header_s, max_audio_s)
+        heard = each.item.source.load(sample_rate_hz)
+        _refuse_too_long(heard.duration_s, max_audio_s)
     # A decoder fails in its own ways; whatever they are, the item failed and the run goes on.
     except Exception as error:
         heard = _failure_of(error)
-    return HeardItem(item, identity, heard, time.perf_counter() - started)
+    return HeardItem(each.item, each.identity, heard, time.perf_counter() - started)
+
+
+def _refuse_too_long(duration_s: float | None, max_audio_s: float | None) -> None:
+    """Raises ModelLimitError."""
+    if _is_too_long(duration_s, max_audio_s):
+        raise ModelLimitError(f"the clip lasts {duration_s:.1f} s; the model takes at most {max_audio_s:g} s")
 
 
 # --- asking ----------------------------------------------------------------------------------------------------------
@@ -137,7 +191,7 @@ def _ask(model: ModelAdapter, queries: Sequence[Query], seed_text: str) -> list[
         return []
     seed_generators(seed_text)
     try:
-        return list(_checked_answers(model.answer(queries), len(queries)))
+        return list(checked_answers(model.answer(queries), len(queries)))
     except Exception as error:
         _raise_what_stops(error)
         if len(queries) == 1:
@@ -147,16 +201,6 @@ def _ask(model: ModelAdapter, queries: Sequence[Query], seed_text: str) -> list[
     return [
         outcome for position, query in enumerate(queries) for outcome in _ask(model, [query], f"{seed_text}/{position}")
     ]
-
-
-def _checked_answers(answers: Sequence[Answer], n_expected: int) -> Sequence[Answer]:
-    answers = list(answers)
-    if len(answers) != n_expected:
-        raise PluginError(f"The model gave {len(answers)} answers to {n_expected} queries.")
-    strangers = [type(answer).__name__ for answer in answers if not isinstance(answer, Answer)]
-    if strangers:
-        raise PluginError(f"The model gave a {strangers[0]} where an Answer belongs.")
-    return answers
 
 
 def _raise_what_stops(error: Exception) -> None:
@@ -177,6 +221,9 @@ def _free_device_memory() -> None:
 def _predicted(
     heard: HeardItem, clip: AudioClip, outcome: Answer | Failure, question: Question, batch_index: int, answer_s: float
 ) -> Prediction:
+    problem = None if isinstance(outcome, Failure) else answer_problem(outcome)
+    if problem is not None:
+        raise PluginError(f"The model's answer to '{heard.item.item_id}' has a bad {problem}.")
     said = _failure_fields(outcome) if isinstance(outcome, Failure) else _fields_of(outcome, question.labels)
     facts = _facts(heard, question, batch_index) | {
         "duration_s": clip.duration_s,

@@ -32,6 +32,8 @@ _FLOAT_SUBTYPES = ("FLOAT", "DOUBLE")
 # a size near 2**32 there, which promises nothing.
 _CUT_WAV = re.compile(r"^data : (\d+) \(should be (\d+)\)", re.MULTILINE)
 _WAV_SIZE_UNKNOWN = 0xFFFF0000
+# FLAC written to a pipe says 0 samples, which libsndfile reports as about 2**63 frames. No real file comes near.
+_FRAMES_UNKNOWN = 1 << 62
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,8 @@ class FileSource:
     """An audio file, in any format that libsndfile reads.
 
     Notes of its clips: "silent"; "above full scale (peak ...)" for floating-point files that exceed 1.0, whose
-    samples are left as they are; "ends early (...)" when the header promises more than the file holds.
+    samples are left as they are; "ends early (...)" when the header promises more than the file holds. An OGG file that
+    was cut has no such note: its length stands on its last page alone, so a shorter one looks whole.
     """
 
     path: Path
@@ -52,7 +55,7 @@ class FileSource:
         """
         _require_bytes(self.path)
         with _open(self.path) as file:
-            mixdown = _Mixdown(file.samplerate, sample_rate_hz, file.frames, str(self.path))
+            mixdown = _Mixdown(file.samplerate, sample_rate_hz, _known_frames(file.frames) or 0, str(self.path))
             for block in _blocks(file, self.path):
                 mixdown.add(block)
             notes = _file_notes(file, mixdown)
@@ -67,14 +70,18 @@ class FileSource:
             return "missing"
         except OSError as error:
             return f"unreadable: {error.strerror}"
+        except ValueError as error:  # a name that no file can have
+            return f"unreadable: {error}"
 
     def duration_s(self) -> float | None:
-        """Length in seconds as the header has it; None when there is no header that can be read."""
+        """Length in seconds as the header has it; None when it cannot be read or does not tell."""
         try:
+            _require_bytes(self.path)
             info = soundfile.info(str(self.path))
-        except (soundfile.SoundFileError, TypeError):
+        except (AudioError, soundfile.SoundFileError, TypeError):
             return None
-        return float(info.frames / info.samplerate)
+        frames = _known_frames(info.frames)
+        return None if frames is None else float(frames / info.samplerate)
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +119,8 @@ class ArraySource:
         return len(self.samples) / self.rate_hz
 
     def _with_channels(self) -> Samples:
-        samples = np.asarray(self.samples, dtype=np.float32)
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused when it is heard
+            samples = np.asarray(self.samples, dtype=np.float32)
         if samples.ndim not in (1, 2) or 0 in samples.shape[1:]:
             raise AudioError(f"the array's shape is {samples.shape} instead of samples, or samples by channels")
         return samples if samples.ndim == 2 else samples[:, np.newaxis]
@@ -135,7 +143,7 @@ class _Mixdown:
         """Take the next block.
 
         Raises:
-            AudioError: it holds NaN or infinite samples.
+            AudioError: it holds NaN or infinite samples, or samples so large that what is made of them does.
         """
         if not len(block):
             return
@@ -152,7 +160,7 @@ class _Mixdown:
         """The finished clip.
 
         Raises:
-            AudioError: nothing was heard, or less than one sample of it is left.
+            AudioError: nothing was heard, less than one sample of it is left, or what is left is not finite.
         """
         if self.frames == 0:
             raise AudioError(f"{self._name} holds no samples")
@@ -181,11 +189,22 @@ class _Mixdown:
             raise AudioError(f"{self._name} is too long for memory: its header says {hours:.1f} hours") from error
 
     def _append(self, samples: Samples) -> None:
+        if len(samples) and not np.isfinite(_peak(samples)):
+            raise AudioError(f"{self._name} is too loud for 32-bit floats when it is mixed and resampled")
         end = self._filled + len(samples)
         if end > len(self._samples):  # the header promised too little, or nothing
-            self._samples = np.concatenate([self._samples[: self._filled], np.empty(end, dtype=np.float32)])
+            self._grow(2 * end)
         self._samples[self._filled : end] = samples
         self._filled = end
+
+    def _grow(self, n_samples: int) -> None:
+        try:
+            larger = np.empty(n_samples, dtype=np.float32)
+        except MemoryError as error:
+            hours = self.frames / self._rates[0] / 3600
+            raise AudioError(f"{self._name} is too long for memory, which ended after {hours:.1f} hours") from error
+        larger[: self._filled] = self._samples[: self._filled]
+        self._samples = larger
 
     def _refuse_not_finite(self, block: Samples) -> None:
         first = int(np.argmin(np.isfinite(block).all(axis=1)))
@@ -199,11 +218,12 @@ def _peak(samples: Samples) -> float:
 
 
 def _mean_of_channels(block: Samples) -> Samples:
-    # Channel by channel is several times faster than a mean over the short axis; dividing first cannot overflow.
+    # Channel by channel is several times faster than a mean over the short axis; dividing first keeps sums in range.
     n_channels = np.float32(block.shape[1])
     mono = block[:, 0] / n_channels
-    for channel in range(1, block.shape[1]):
-        mono += block[:, channel] / n_channels
+    with np.errstate(over="ignore"):  # rounding may still reach infinity, which is refused afterwards
+        for channel in range(1, block.shape[1]):
+            mono += block[:, channel] / n_channels
     return mono
 
 
@@ -218,10 +238,18 @@ def _require_bytes(path: Path) -> None:
 
 def _open(path: Path) -> soundfile.SoundFile:
     try:
-        return soundfile.SoundFile(str(path))
+        file = soundfile.SoundFile(str(path))
     # soundfile raises TypeError for headerless files, whose rate only the caller could know.
     except (soundfile.SoundFileError, TypeError) as error:
         raise AudioError(f"{path} cannot be decoded: {_reason(error)}") from error
+    # soundfile would seek after each block, which fails at the end of a stream of unknown length.
+    file.seekable = lambda: False
+    return file
+
+
+def _known_frames(frames: int) -> int | None:
+    """The header's number of frames; None when it stands for "unknown"."""
+    return frames if frames < _FRAMES_UNKNOWN else None
 
 
 def _blocks(file: soundfile.SoundFile, path: Path) -> Iterator[Samples]:
@@ -246,7 +274,7 @@ def _file_notes(file: soundfile.SoundFile, mixdown: _Mixdown) -> list[str]:
     notes = []
     if file.subtype in _FLOAT_SUBTYPES and mixdown.peak > 1.0:
         notes.append(f"above full scale (peak {mixdown.peak:.3g})")
-    if mixdown.frames < file.frames:
+    if mixdown.frames < (_known_frames(file.frames) or 0):
         notes.append(f"ends early ({mixdown.frames} of {file.frames} frames)")
     cut = _CUT_WAV.search(file.extra_info)
     if cut and int(cut[2]) < int(cut[1]) < _WAV_SIZE_UNKNOWN:

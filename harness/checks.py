@@ -29,6 +29,7 @@ from harness.contracts import (
     Task,
 )
 from harness.errors import AudioError, HarnessError, MissingExtraError
+from harness.promises import answer_problem, checked_answers, description_problems
 
 Outcome = Literal["ok", "failed", "skipped"]
 Claim = tuple[str, Callable[[], str | None]]
@@ -69,21 +70,23 @@ def check_model(
     )
     if _any_failed(results):
         return results
+    description = model.describe()
     loading = _run_claims([("loads", lambda: _cannot_load(model, device, dtype))])
     if loading[0].outcome != "ok":
         return [*results, *loading]
     try:
-        answering = _run_claims(_answer_claims(model, name))
+        answering = _run_claims(_answer_claims(model, description))
     finally:
         closing = _run_claims([("can be closed twice", lambda: _cannot_close(model))])
     return [*results, *loading, *answering, *closing]
 
 
-def _answer_claims(model: ModelAdapter, name: str) -> list[Claim]:
-    description = model.describe()
+def _answer_claims(model: ModelAdapter, description: ModelDescription) -> list[Claim]:
+    """What is asked of a loaded model; `description` is from before it was loaded, and was found right."""
     queries = example_queries(description.sample_rate_hz)
     return [
-        ("describes itself after it is loaded", lambda: _wrong_description(model.describe(), name)),
+        ("describes itself after it is loaded", lambda: _wrong_description(model.describe(), description.name)),
+        ("gives answers that a record can hold", lambda: _unusable_answers(model, queries)),
         ("gives no answers to no queries", lambda: _if(len(model.answer([])) != 0, "it gave some")),
         ("gives one answer a query", lambda: _wrong_count(model, queries)),
         ("answers alone as in a batch of mixed lengths", lambda: _differs_alone(model, queries)),
@@ -130,14 +133,16 @@ def _cannot_close(model: ModelAdapter) -> str | None:
 
 
 def _wrong_description(description: ModelDescription, name: str) -> str | None:
-    problems = [
-        _if(description.name != name, f"its name is '{description.name}', not '{name}'"),
-        _if(description.sample_rate_hz <= 0, f"its sample rate is {description.sample_rate_hz} Hz"),
-        _if(any(count < 0 for count in description.parameters.values()), "a parameter count is negative"),
-        *(_if(not getattr(description, field), f"{field} is empty") for field in ("summary", "length_policy")),
-        _if(not description.fingerprint, "fingerprint is empty"),
-    ]
-    return _joined(problems)
+    empty = [f"{field} is empty" for field in ("summary", "length_policy") if not getattr(description, field, "")]
+    return _joined([*description_problems(description, name), *empty])
+
+
+def _unusable_answers(model: ModelAdapter, queries: Sequence[Query]) -> str | None:
+    """What would stop a run, in answers with label scores and without."""
+    answers = checked_answers(model.answer(queries), len(queries))
+    answers += checked_answers(model.answer([_without_labels(query) for query in queries]), len(queries))
+    problems = [answer_problem(answer) for answer in answers]
+    return _joined(f"bad {problem}" for problem in problems if problem)
 
 
 def _wrong_count(model: ModelAdapter, queries: Sequence[Query]) -> str | None:

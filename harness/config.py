@@ -131,6 +131,8 @@ class RunConfig:
         if self.device in (None, "auto"):
             return "cuda" if _has_cuda() else "cpu"
         device = str(self.device)
+        if device == "mps":
+            _check_mps()
         if device.startswith("cuda"):
             _check_cuda(device)
         return device
@@ -210,6 +212,16 @@ def _has_cuda() -> bool:
     import torch
 
     return bool(torch.cuda.is_available())
+
+
+def _check_mps() -> None:
+    # Only a Mac has it, so that torch need not be imported elsewhere to learn that there is none.
+    if sys.platform == "darwin" and find_spec("torch") is not None:
+        import torch
+
+        if torch.backends.mps.is_available():
+            return
+    raise UsageError("--device mps: torch sees no Apple GPU here. Use --device cpu.")
 
 
 def _check_cuda(device: str) -> None:

@@ -174,7 +174,9 @@ class ModelDescription:
     `parameters` counts them per part ("encoder", "connector", "language_model"). `length_policy` says what happens
     to long audio. `kernels` names the implementations in use. `weights_sha256` is None for a model without weights.
     `fingerprint` changes whenever answers might: weights, options, generation settings. A model with `needs_labels`
-    chooses among the query's labels, and so is always given them.
+    chooses among the query's labels, and so is always given them. `trained_on` says in a few words which of the clips
+    that it may be asked about the model learned from, such as "esc50: folds 1-4"; empty when none. A clip longer than
+    `max_audio_s` seconds fails before it is decoded; None when any length will do.
     """
 
     name: str
@@ -190,6 +192,8 @@ class ModelDescription:
     fingerprint: str
     can_score_labels: bool = False
     needs_labels: bool = False
+    trained_on: str = ""
+    max_audio_s: float | None = None
 
 
 @runtime_checkable
@@ -300,8 +304,8 @@ class TrainableModel(ModelAdapter, Protocol):
     def losses(self, examples: Sequence[TrainingExample]) -> Mapping[str, Any]:
         """Named scalar losses of a batch, with gradients: "text", and "teacher" where there are teacher scores."""
 
-    def save(self, path: Path) -> None:
-        """Write the weights (safetensors) that `load` reads."""
+    def save(self, path: Path, trained_on: str) -> None:
+        """Write the weights (safetensors) that `load` reads, and one sentence on what they learned from."""
 
 
 @runtime_checkable

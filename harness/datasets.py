@@ -6,30 +6,36 @@ import hashlib
 import json
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from harness.config import DATA_VARIABLE
 from harness.contracts import AudioItem, ItemSet, Task
 from harness.errors import ItemError, MissingDataError, PluginError, UsageError
+from harness.progress import say_on_stderr
 
 
-def find_items(task: Task, data_root: Path | None) -> ItemSet:
+def find_items(task: Task, data_root: Path | None, say: Callable[[str], None] = say_on_stderr) -> ItemSet:
     """Read a task's items from the first place that has them.
 
     The order is `data_root`, $LALM_HARNESS_DATA, ./data, the task's starter set. A folder named by `data_root` must
-    hold the data: nothing else is looked at then. The other two are passed over when they do not.
+    hold the data: nothing else is looked at then. The other two are passed over when they do not; of the variable's
+    folder, which may hold other tasks' data, `say` is told.
 
     Raises:
-        MissingDataError: the data is not in `data_root`, or nowhere and the task has no starter set.
+        MissingDataError: the data is not in `data_root`, or nowhere and the task has no starter set, or the variable
+            names no folder.
         PluginError: the task read no item, or two items of one id.
     """
     if data_root is not None:
         return _checked(task, _read_named_root(task, data_root))
-    for folder in _usual_roots():
-        found = task.find(folder)
+    named = _variable_root()
+    for folder in [*([named] if named else []), Path("data")]:
+        found = task.find(folder) if folder.is_dir() else None
         if found is not None:
             return _checked(task, task.read_items(found))
+        if folder == named:
+            say(f"${DATA_VARIABLE} ({named}) has no data of '{task.name}': it is passed over.")
     if task.read_starter is not None and task.starter_root is not None:
         return _checked(task, task.read_starter(task.starter_root))
     raise MissingDataError(f"The data of '{task.name}' was not found in {_places_text()}. {_origin_text(task)}")
@@ -62,14 +68,22 @@ def audio_identity(item: AudioItem) -> str:
     """The identity of an item's audio; a fixed text with the reason's type when the file cannot be read at all."""
     try:
         return item.source.identity()
-    except (ItemError, OSError) as error:
+    except (ItemError, OSError, ValueError) as error:
         return f"unreadable:{type(error).__name__}"
 
 
+def header_seconds(item: AudioItem) -> float | None:
+    """The length of an item's audio by its header; None when that cannot be read or does not tell."""
+    try:
+        return item.source.duration_s()
+    except (ItemError, OSError, ValueError):
+        return None
+
+
 def item_set_hash(items: Sequence[AudioItem], identities: Sequence[str]) -> str:
-    """SHA-256 over id, references and audio identity of every item; their order does not matter."""
+    """SHA-256 over id, references, cluster and audio identity of every item; their order does not matter."""
     rows = sorted(
-        json.dumps([item.item_id, list(item.references), identity], ensure_ascii=False)
+        json.dumps([item.item_id, list(item.references), item.cluster, identity], ensure_ascii=False)
         for item, identity in zip(items, identities, strict=True)
     )
     return hashlib.sha256("\n".join(rows).encode()).hexdigest()
@@ -77,7 +91,8 @@ def item_set_hash(items: Sequence[AudioItem], identities: Sequence[str]) -> str:
 
 def _read_named_root(task: Task, data_root: Path) -> ItemSet:
     if not data_root.is_dir():
-        raise MissingDataError(f"--data-root {data_root}: there is no such folder. {_origin_text(task)}")
+        problem = "it is a file, not a folder" if data_root.is_file() else "there is no such folder"
+        raise MissingDataError(f"--data-root {data_root}: {problem}. {_origin_text(task)}")
     found = task.find(data_root)
     if found is None:
         raise MissingDataError(
@@ -87,10 +102,13 @@ def _read_named_root(task: Task, data_root: Path) -> ItemSet:
     return task.read_items(found)
 
 
-def _usual_roots() -> list[Path]:
+def _variable_root() -> Path | None:
+    """The folder that the variable names; None when it is not set."""
     named = os.environ.get(DATA_VARIABLE)
-    folders = [Path(named)] if named else []
-    return [folder for folder in [*folders, Path("data")] if folder.is_dir()]
+    if named and not Path(named).is_dir():
+        problem = "is a file, not a folder" if Path(named).is_file() else "is no folder that exists"
+        raise MissingDataError(f"${DATA_VARIABLE} is set to '{named}', which {problem}. Correct it, or unset it.")
+    return Path(named) if named else None
 
 
 def _places_text() -> str:
@@ -100,7 +118,8 @@ def _places_text() -> str:
 
 
 def _origin_text(task: Task) -> str:
-    return f"Get it: {task.download} Licence: {task.licence}. Then name its folder with --data-root."
+    get_it, licence = task.download.rstrip("."), task.licence.rstrip(".")
+    return f"Get it: {get_it}. Licence: {licence}. Then name its folder with --data-root."
 
 
 def _checked(task: Task, item_set: ItemSet) -> ItemSet:
@@ -116,7 +135,7 @@ def _checked(task: Task, item_set: ItemSet) -> ItemSet:
 
 def _read_ids(path: Path, known: set[str]) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--items {path} cannot be read: {error}") from error
     ids = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]

@@ -1,4 +1,4 @@
-"""What a record says of the machine and the software that ran: read once, at the end of a session."""
+"""What a record says of the machine and the software that ran, read anew whenever a record is written."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
@@ -15,6 +16,17 @@ from pydantic import BaseModel, ConfigDict
 
 _GIT_TIMEOUT_S = 10
 _DRIVER_TIMEOUT_S = 20
+# Numbers, and so answers, may differ in their last digits from one version of these to the next.
+_DECIDING_PACKAGES = (
+    "numba",
+    "numpy",
+    "onnxruntime",
+    "soundfile",
+    "soxr",
+    "tokenizers",
+    "torch",
+    "transformers",
+)
 # What decides results; a result written into the checkout must not make the next run look altered.
 _CODE_PATHS = ("harness", "models", "tasks", "pyproject.toml")
 
@@ -112,6 +124,15 @@ def imported_packages() -> dict[str, str]:
     # An editable installation does not list its modules, so ours is named outright.
     names = {"lalm-harness"} | {name for module in imported for name in owners.get(module, ())}
     return {name: versions[name] for name in sorted(names, key=str.lower) if name in versions}
+
+
+def deciding_versions() -> dict[str, str]:
+    """Python and the installed packages that can change an answer, with versions; imports none of them."""
+    versions = {"python": f"{sys.version_info.major}.{sys.version_info.minor}"}
+    for package in _DECIDING_PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    return versions
 
 
 @functools.cache

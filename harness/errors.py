@@ -46,13 +46,12 @@ class MissingDataError(HarnessError):
 
 
 class MissingExtraError(HarnessError):
-    """An optional package is missing."""
+    """An optional package is missing. `hint` says how to get it where the extra alone does not."""
 
-    def __init__(self, package: str, extra: str, needed_for: str) -> None:
-        super().__init__(
-            f"{needed_for} needs the package '{package}', which is not installed. "
-            f"Install it with: pip install 'lalm-harness[{extra}]'"
-        )
+    def __init__(self, package: str, extra: str, needed_for: str, hint: str | None = None) -> None:
+        # The distribution is on no package index, so its name is nothing that pip could find.
+        hint = hint or f"In the folder of the clone: pip install -e '.[{extra}]'"
+        super().__init__(f"{needed_for} needs the package '{package}', which is not installed. {hint}")
 
 
 class PluginError(HarnessError):

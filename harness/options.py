@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import math
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -21,10 +22,14 @@ _OPTION_KINDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYW
 
 @dataclass(frozen=True)
 class ResolvedOptions:
-    """Arguments to call the function with, and the same as plain values for the record; defaults included."""
+    """Arguments to call the function with, and the same as plain values for the record; defaults included.
+
+    `changed` are the recorded values that differ from their defaults, or have none.
+    """
 
     arguments: Mapping[str, Any]
     recorded: Mapping[str, OptionValue]
+    changed: Mapping[str, OptionValue]
 
 
 def resolve_options(
@@ -52,7 +57,9 @@ def resolve_options(
             raise OptionError(f"The {owner} needs the option '{name}': give it as {name}=VALUE.")
         else:
             arguments[name] = parameter.default
-    return ResolvedOptions(arguments, {name: _plain(value) for name, value in arguments.items()})
+    recorded = {name: _plain(value) for name, value in arguments.items()}
+    changed = {name: recorded[name] for name, value in arguments.items() if value != parameters[name].default}
+    return ResolvedOptions(arguments, recorded, changed)
 
 
 def _option_parameters(function: Callable[..., Any], skip_first: bool) -> dict[str, inspect.Parameter]:
@@ -161,7 +168,10 @@ def _to_int(value: object) -> int:
 
 def _to_float(value: object) -> float:
     if isinstance(value, str | int | float) and not isinstance(value, bool):
-        return float(value)
+        number = float(value)
+        # No option means anything by these, and no record can hold them.
+        if math.isfinite(number):
+            return number
     raise ValueError
 
 
@@ -195,7 +205,7 @@ def _accepted(hint: Any) -> list[str]:
     words = {
         str: "a text",
         int: "a whole number",
-        float: "a number",
+        float: "a finite number",
         bool: "true or false",
         Path: "a path",
         type(None): "none",

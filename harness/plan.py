@@ -5,16 +5,19 @@ Nothing heavy happens here: the model is made but its weights are not read.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.answering import Question
+from harness.answering import BatchItem, Question, partition
 from harness.config import RunConfig
 from harness.contracts import AudioItem, ItemSet, ModelAdapter, ModelDescription, Scorer, Task
-from harness.datasets import audio_identity, find_items, item_set_hash, select_items
+from harness.datasets import audio_identity, find_items, header_seconds, item_set_hash, select_items
+from harness.environment import deciding_versions
 from harness.errors import PluginError, UnknownNameError, UsageError
+from harness.progress import say_on_stderr
+from harness.promises import described
 from harness.records import canonical_sha256
 from harness.registry import Created, code_fingerprint, create
 from harness.run_folder import ID_LENGTH, task_folder
@@ -39,6 +42,7 @@ class Plan:
     wants_label_scores: bool
     device: str
     code_fingerprint: str
+    versions: Mapping[str, str]
 
     @property
     def adapter(self) -> ModelAdapter:
@@ -63,11 +67,11 @@ class Plan:
         """Where the runs of this model on this task lie."""
         return task_folder(self.config.results, self.model.name, self.description.variant, self.task.name)
 
-    def batches(self) -> list[tuple[tuple[AudioItem, str], ...]]:
+    def batches(self) -> list[tuple[BatchItem, ...]]:
         """A fixed partition of the items, so that a batch is the same whenever it is computed."""
-        pairs = tuple(zip(self.items, self.identities, strict=True))
-        size = self.config.resolved_batch_size()
-        return [pairs[start : start + size] for start in range(0, len(pairs), size)]
+        pairs = zip(self.items, self.identities, strict=True)
+        items = [BatchItem(item, identity, header_seconds(item)) for item, identity in pairs]
+        return partition(items, self.config.resolved_batch_size(), self.description.max_audio_s)
 
     def identity(self, wants_label_scores: bool | None = None) -> dict[str, Any]:
         """Everything that decides the predictions; `wants_label_scores` None stands for the plan's own."""
@@ -89,6 +93,7 @@ class Plan:
             "threads": self.config.resolved_threads(),
             "batch_size": self.config.resolved_batch_size(),
             "code_fingerprint": self.code_fingerprint,
+            "versions": dict(self.versions),
         }
 
     def run_id(self, wants_label_scores: bool | None = None) -> str:
@@ -96,8 +101,12 @@ class Plan:
         return canonical_sha256(self.identity(wants_label_scores))[:ID_LENGTH]
 
 
-def make_plan(config: RunConfig) -> Plan:
+def make_plan(config: RunConfig, say: Callable[[str], None] = say_on_stderr) -> Plan:
     """Resolve every name, find the data and check that all parts fit, without loading the model.
+
+    Args:
+        config: what is asked for.
+        say: takes lines for the user.
 
     Raises:
         HarnessError: a name is unknown, an option is bad, the data is missing, or two parts do not fit.
@@ -112,9 +121,9 @@ def make_plan(config: RunConfig) -> Plan:
     model = create("models", config.model, config.all_model_options())
     if not isinstance(model.value, ModelAdapter):
         raise PluginError(f"The model '{model.name}' lacks one of load, answer, describe and close.")
-    description = model.value.describe()
+    description = described(model.value, model.name)
     scorers, wants_label_scores = _choose_scorers(config.scorers, description)
-    item_set = find_items(benchmark, config.data_root)
+    item_set = find_items(benchmark, config.data_root, say)
     items = select_items(item_set.items, config.limit, config.items, config.seed)
     identities = tuple(audio_identity(item) for item in items)
     return Plan(
@@ -131,6 +140,7 @@ def make_plan(config: RunConfig) -> Plan:
         wants_label_scores=wants_label_scores,
         device=config.resolved_device(),
         code_fingerprint=code_fingerprint(),
+        versions=deciding_versions(),
     )
 
 

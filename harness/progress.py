@@ -79,6 +79,11 @@ class PlainLines:
         print(f"{self._label}: {text}", file=self._stream, flush=True)
 
 
+def say_on_stderr(line: str) -> None:
+    """One line for the user."""
+    print(line, file=sys.stderr, flush=True)
+
+
 def duration_text(seconds: float) -> str:
     """Such as "2 h 05 min", "3 min 20 s" or "12 s"."""
     whole = round(seconds)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -79,7 +80,8 @@ class LabelRow(_Row):
 class TaskRow(_Row):
     """The benchmark that was asked.
 
-    `root` is the name of the data's folder. `n_found` counts the items in it, `n_declared` those of the full set.
+    `options_changed` are those that differ from their defaults. `root` is the name of the data's folder. `n_found`
+    counts the items in it, `n_declared` those of the full set.
     """
 
     name: str
@@ -87,6 +89,7 @@ class TaskRow(_Row):
     kind: str
     options_passed: dict[str, OptionValue]
     options_resolved: dict[str, OptionValue]
+    options_changed: dict[str, OptionValue]
     plugin: str | None
     origin: DataOrigin
     root: str
@@ -117,18 +120,21 @@ class ModelRow(_Row):
     fingerprint: str
     can_score_labels: bool
     needs_labels: bool
+    trained_on: str
+    max_audio_s: float | None
 
 
 class PromptRow(_Row):
-    """The question that every clip was asked."""
+    """The question that every clip was asked. `is_default` tells whether it is the task's first."""
 
     name: str
+    is_default: bool
     text: str
     sha256: str
 
 
 class IntervalRow(_Row):
-    """A percentile bootstrap interval of a score; the resamples draw clusters, not clips."""
+    """The interval of a score: "cluster bootstrap, percentile", or "exact, all alike" without resamples."""
 
     low: float
     high: float
@@ -136,6 +142,7 @@ class IntervalRow(_Row):
     n_resamples: int
     n_clusters: int
     seed: int
+    method: str
 
 
 class ClassRow(_Row):
@@ -170,13 +177,14 @@ class ScoreRow(_Row):
 
 
 class Counts(_Row):
-    """How many items came to what; `failures` counts failed items by error type."""
+    """How many items came to what; `failures` counts failed items by error type, `notes` what was said of clips."""
 
     n_items: int
     n_ok: int
     n_truncated: int
     n_failed: int
     failures: dict[str, int]
+    notes: dict[str, int]
 
 
 class Session(_Row):
@@ -405,18 +413,24 @@ def canonical_sha256(value: Mapping[str, Any]) -> str:
 
 
 def count_outcomes(predictions: Iterable[Prediction]) -> Counts:
-    """Count statuses, and failures by type, most frequent first."""
+    """Count statuses, and failures by type and notes by kind, most frequent first."""
     rows = list(predictions)
     statuses = [row.status for row in rows]
-    types = [row.error_type or "unknown" for row in rows if row.status == "failed"]
-    failures = {kind: types.count(kind) for kind in sorted(set(types), key=lambda kind: (-types.count(kind), kind))}
     return Counts(
         n_items=len(rows),
         n_ok=statuses.count("ok"),
         n_truncated=statuses.count("truncated"),
         n_failed=statuses.count("failed"),
-        failures=failures,
+        failures=_frequencies(row.error_type or "unknown" for row in rows if row.status == "failed"),
+        # "above full scale (peak 1.5)" and "above full scale (peak 2)" are of one kind.
+        notes=_frequencies(note.partition(" (")[0] for row in rows for note in row.notes),
     )
+
+
+def _frequencies(kinds: Iterable[str]) -> dict[str, int]:
+    """Most frequent first, then by name."""
+    counted = Counter(kinds)
+    return {kind: counted[kind] for kind in sorted(counted, key=lambda kind: (-counted[kind], kind))}
 
 
 def _read_bytes(path: Path) -> bytes | None:

@@ -67,12 +67,13 @@ class PluginInfo:
 
 @dataclass(frozen=True)
 class Created:
-    """A plugin that was made, and how: the options as given, and all of them with the defaults filled in."""
+    """A plugin that was made, and how: the options as given, all with defaults, and those that differ from them."""
 
     value: Any
     name: str
     options_passed: Mapping[str, OptionValue]
     options_resolved: Mapping[str, OptionValue]
+    options_changed: Mapping[str, OptionValue]
     source: Path | None
 
 
@@ -112,10 +113,7 @@ def load(kind: Kind, name: str) -> Callable[..., Any]:
         UnknownNameError: no plugin has that name.
         PluginError: it cannot be imported, or holds no function of its name.
     """
-    function = _find(kind, name).load_function()
-    if not callable(function):
-        raise PluginError(f"The {_singular(kind)} '{name}' is not a function.")
-    return function
+    return _load(_find(kind, name))
 
 
 def create(kind: Kind, name: str, options: Mapping[str, object] | None = None) -> Created:
@@ -129,7 +127,7 @@ def create(kind: Kind, name: str, options: Mapping[str, object] | None = None) -
         PluginError: the plugin cannot be imported.
     """
     plugin = _find(kind, name)
-    function = load(kind, name)
+    function = _load(plugin)
     owner = f"{_singular(kind)} '{name}'"
     resolved = resolve_options(function, options or {}, owner, skip_first=kind == "metrics")
     return Created(
@@ -137,6 +135,7 @@ def create(kind: Kind, name: str, options: Mapping[str, object] | None = None) -
         name=name,
         options_passed={key: resolved.recorded[key] for key in options or {}},
         options_resolved=resolved.recorded,
+        options_changed=resolved.changed,
         source=plugin.file,
     )
 
@@ -147,6 +146,13 @@ def split_model(text: str) -> tuple[str, str | None]:
     if not name or (colon and not variant):
         raise OptionError(f"'{text}' is not a model: write NAME or NAME:VARIANT.")
     return name, variant or None
+
+
+def _load(plugin: _Plugin) -> Callable[..., Any]:
+    function = plugin.load_function()
+    if not callable(function):
+        raise PluginError(f"The {_singular(plugin.kind)} '{plugin.name}' is not a function.")
+    return function
 
 
 def _make(kind: Kind, function: Callable[..., Any], arguments: Mapping[str, Any], owner: str) -> Any:

@@ -6,18 +6,20 @@ identity that is complete is shown, not computed; one that is not is continued a
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 from harness.answering import answer_batch, hear_batches, seed_generators
 from harness.config import RunConfig, limit_loaded_pools
 from harness.errors import PluginError, RecordError
 from harness.plan import Plan, make_plan
-from harness.progress import progress
+from harness.progress import progress, say_on_stderr
+from harness.promises import described, load_model
 from harness.records import (
     PREDICTIONS_FILE,
     ModelRow,
@@ -60,19 +62,15 @@ def run(config: RunConfig, command: Sequence[str] = (), say: Say | None = None) 
         HarnessError: nothing was computed, or a plugin broke its contract on the way.
         KeyboardInterrupt: the user interrupted; what was answered so far is on disk.
     """
-    say = say or _say_on_stderr
+    say = say or say_on_stderr
     clock = SessionClock()
-    plan = make_plan(config)
+    plan = make_plan(config, say)
     with locked(plan.folder, plan.run_id()):
         finished = None if config.fresh else _find_finished(plan)
         if finished is not None:
             return _reuse(plan, finished, say)
         unfinished = None if config.fresh else newest_run(plan.folder, plan.run_id())
         return _compute(plan, unfinished, command, clock, say)
-
-
-def _say_on_stderr(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 # --- a run that is there already -------------------------------------------------------------------------------------
@@ -82,7 +80,8 @@ def _find_finished(plan: Plan) -> Path | None:
     """A complete run with these predictions; one that also recorded label scores serves a scorer that needs none."""
     for wants in dict.fromkeys((plan.wants_label_scores, True)):
         folder = newest_run(plan.folder, plan.run_id(wants))
-        record = load_run(folder)[0] if folder is not None else None
+        with _hint_of_fresh():
+            record = load_run(folder)[0] if folder is not None else None
         if folder is not None and record is not None and record.is_complete:
             _check_identity(record, plan, wants, folder)
             return folder
@@ -91,13 +90,23 @@ def _find_finished(plan: Plan) -> Path | None:
 
 def _reuse(plan: Plan, folder: Path, say: Say) -> RunOutcome:
     """Show a complete run; scores that it lacks are computed from its predictions."""
-    record = load_finished(folder)
+    with _hint_of_fresh():
+        record = load_finished(folder)
     say(f"This run is complete since {record.sessions[-1].ended_utc}: the model is not asked again (--fresh does).")
     rows = stored_scores(folder, record)
     wanted = [(scorer, metric) for scorer in plan.scorers for metric in plan.benchmark.metrics]
     missing = dict.fromkeys(scorer for scorer, metric in wanted if (scorer, metric) not in rows)
     rows |= {(row.scorer, row.metric): row for row in score_run(folder, list(missing))[1]}
     return _outcome(plan, folder, record, [rows[key] for key in wanted], was_complete=True)
+
+
+@contextmanager
+def _hint_of_fresh() -> Iterator[None]:
+    """A damaged run needs not stop its command: the message says how to begin another."""
+    try:
+        yield
+    except RecordError as error:
+        raise RecordError(f"{error} Use --fresh to leave it as it is.") from error
 
 
 def _check_identity(record: RunRecord, plan: Plan, wants_label_scores: bool, folder: Path) -> None:
@@ -144,7 +153,8 @@ def _read_unfinished(plan: Plan, folder: Path | None) -> tuple[RunRecord | None,
     """
     if folder is None:
         return None, []
-    record, done = load_run(folder)
+    with _hint_of_fresh():
+        record, done = load_run(folder)
     if record is not None:
         _check_identity(record, plan, plan.wants_label_scores, folder)
     expected = [item.item_id for item in plan.items[: len(done)]]
@@ -158,10 +168,10 @@ def _load_model(plan: Plan) -> float:
     started = time.perf_counter()
     limit_loaded_pools(plan.config.resolved_threads())
     seed_generators(str(plan.config.seed))
-    plan.adapter.load(plan.device, plan.config.resolved_dtype())
+    load_model(plan.adapter, plan.model.name, plan.device, plan.config.resolved_dtype())
     # Once more: load is where most models first import torch.
     limit_loaded_pools(plan.config.resolved_threads())
-    if plan.adapter.describe().fingerprint != plan.description.fingerprint:
+    if described(plan.adapter, plan.model.name).fingerprint != plan.description.fingerprint:
         raise PluginError(
             f"The model '{plan.model.name}' changed its fingerprint while it was loaded, so its runs cannot be told "
             "apart: describe() must give the same one before load()."
@@ -188,22 +198,25 @@ def _answer(plan: Plan, keeper: RecordKeeper, folder: Path, done: Sequence[Predi
 
 def _answer_missing(plan: Plan, folder: Path, n_done: int) -> None:
     """Compute whole batches, from the one of the first missing item, and append the lines that are not there yet."""
-    size = plan.config.resolved_batch_size()
-    first = n_done // size
+    batches = plan.batches()
+    starts = [0, *accumulate(map(len, batches))]
+    batch_index = bisect_right(starts, n_done) - 1
     label = f"{plan.config.model} on {plan.task.name}"
-    clips = hear_batches(plan.batches()[first:], plan.description.sample_rate_hz)
+    clips = hear_batches(batches[batch_index:], plan.description.sample_rate_hz, plan.description.max_audio_s)
     with (
         PredictionWriter(folder) as writer,
         closing(clips),
         progress(label, len(plan.items), n_done) as advance,
     ):
-        for batch_index, batch in enumerate(clips, start=first):
+        for batch in clips:
             rows = answer_batch(plan.adapter, batch, plan.question, batch_index, plan.config.seed)
-            missing = rows[max(0, n_done - batch_index * size) :]
+            del batch  # its clips need not wait in memory while the next ones are decoded
+            missing = rows[max(0, n_done - starts[batch_index]) :]
             for row in missing:
                 writer.append(row)
             writer.sync()
             advance(len(missing))
+            batch_index += 1
 
 
 def _finish(plan: Plan, keeper: RecordKeeper, folder: Path, model: ModelRow) -> RunOutcome:
@@ -218,4 +231,4 @@ def _finish(plan: Plan, keeper: RecordKeeper, folder: Path, model: ModelRow) -> 
 
 
 def _model_now(plan: Plan) -> ModelRow:
-    return model_row(plan, plan.adapter.describe())
+    return model_row(plan, described(plan.adapter, plan.model.name))

@@ -4,8 +4,9 @@ Clips cut from one recording are alike, so a resample draws whole recordings (cl
 the mean over all clips in them: a ratio of two sums, since clusters differ in size. The interval is the percentile
 interval of these means (Efron 1979; Davison and Hinkley 1997, section 3.8, for the resampling of clusters).
 
-With few clusters a percentile interval is too short, and with a single cluster, or with equal values everywhere, it
-has no width: `Interval.n_clusters` lets the reader judge.
+When every item is 0, or every item is 1, all resamples are alike and the percentile interval has no width, which is
+not knowledge: the exact interval over clusters (Clopper and Pearson 1934) stands in its place. With few clusters a
+percentile interval is too short, and with a single one it has no width: `Interval.n_clusters` lets the reader judge.
 """
 
 from __future__ import annotations
@@ -22,10 +23,13 @@ if TYPE_CHECKING:
 # Clusters drawn at a time, times resamples: bounds memory at about 64 MB whatever the number of items.
 _DRAWS_AT_ONCE = 4_000_000
 
+BOOTSTRAP = "cluster bootstrap, percentile"
+EXACT = "exact, all alike"
+
 
 @dataclass(frozen=True)
 class Interval:
-    """A bootstrap interval: `low` and `high` bound the mean with `confidence` in (0, 1)."""
+    """`low` and `high` bound the mean with `confidence` in (0, 1). `method` is BOOTSTRAP, or EXACT without them."""
 
     low: float
     high: float
@@ -33,6 +37,7 @@ class Interval:
     n_resamples: int
     n_clusters: int
     seed: int
+    method: str = BOOTSTRAP
 
 
 def bootstrap_mean_interval(
@@ -42,7 +47,7 @@ def bootstrap_mean_interval(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """Percentile interval of the mean of `values` under a bootstrap that draws clusters.
+    """Percentile interval of the mean of `values` under a bootstrap that draws clusters; exact where all are 0 or 1.
 
     The order of the items does not matter: clusters are sorted by name before drawing.
 
@@ -57,6 +62,8 @@ def bootstrap_mean_interval(
         ValueError: nothing to average, lengths that differ, a value that is not finite, or an argument out of range.
     """
     _check(values, clusters, n_resamples, confidence)
+    if all(value == 0.0 for value in values) or all(value == 1.0 for value in values):
+        return _exact_interval(values[0], len(set(clusters)), confidence, seed)
     members = [positions for _, positions in _members(clusters)]
     sums = [math.fsum(values[position] for position in positions) for positions in members]
     means = _resampled_means(sums, [len(positions) for positions in members], n_resamples, seed)
@@ -105,6 +112,13 @@ def _check(values: Sequence[float], clusters: Sequence[str], n_resamples: int, c
         raise ValueError(f"n_resamples must be at least 1, not {n_resamples}")
     if not 0.0 < confidence < 1.0:
         raise ValueError(f"confidence must lie between 0 and 1, not {confidence}")
+
+
+def _exact_interval(value: float, n_clusters: int, confidence: float, seed: int) -> Interval:
+    """Clopper and Pearson's interval of a share, for 0 or all of `n_clusters`: each a trial of its own."""
+    width = 1.0 - ((1.0 - confidence) / 2.0) ** (1.0 / n_clusters)
+    low, high = (0.0, width) if value == 0.0 else (1.0 - width, 1.0)
+    return Interval(low, high, confidence, n_resamples=0, n_clusters=n_clusters, seed=seed, method=EXACT)
 
 
 def _members(clusters: Sequence[str]) -> list[tuple[str, list[int]]]:

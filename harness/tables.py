@@ -13,6 +13,7 @@ from harness.records import RunRecord, ScoreRow
 
 _SCORE = "score % [95 %]"
 _HEADER = ("model", "task", "n", "scorer", _SCORE, "ans. only", "answered", "unparsed", "failed", "trunc.", "seconds")
+_FEW_CLUSTERS = 10
 _TEXT_COLUMNS = frozenset({"model", "task", "scorer"})
 
 
@@ -66,12 +67,12 @@ def print_result(record: RunRecord, scores: Sequence[ScoreRow], folder: Path, st
     text = plain_text(table)
     is_too_wide = stream.isatty() and max(map(len, text.splitlines())) > shutil.get_terminal_size().columns
     print(stacked_text(table) if is_too_wide else text, file=stream)
-    for line in closing_lines(record, folder):
+    for line in closing_lines(record, folder, scores):
         print(line, file=stream)
 
 
-def closing_lines(record: RunRecord, folder: Path) -> list[str]:
-    """The lines below the table."""
+def closing_lines(record: RunRecord, folder: Path, scores: Sequence[ScoreRow] | None = None) -> list[str]:
+    """The lines below the table. `scores` are the rows in it, the record's own when None."""
     lines = [f"Record: {folder}"]
     if record.counts.failures:
         kinds = ", ".join(f"{count} x {kind}" for kind, count in record.counts.failures.items())
@@ -81,6 +82,15 @@ def closing_lines(record: RunRecord, folder: Path) -> list[str]:
             f"Truncated items count as wrong: the model heard only a part of {record.counts.n_truncated} clips "
             f"(its policy: {record.model.length_policy})."
         )
+    if record.counts.notes:
+        kinds = ", ".join(f"{count} x {kind}" for kind, count in record.counts.notes.items())
+        lines.append(f"Notes on clips: {kinds}. They are in predictions.jsonl; such clips are asked like any other.")
+    n_clusters = min((row.interval.n_clusters for row in scores or record.scores), default=_FEW_CLUSTERS)
+    if n_clusters < _FEW_CLUSTERS:
+        recordings = "one recording" if n_clusters == 1 else f"only {n_clusters} recordings"
+        lines.append(f"The clips come from {recordings}: too few for an interval to be relied on.")
+    if record.model.trained_on:
+        lines.append(f"The model learned from: {record.model.trained_on.rstrip('.')}.")
     if record.task.origin == "starter":
         lines.append(
             f"This is the starter set that comes with the harness: its scores are not {record.task.name} scores."
@@ -94,10 +104,27 @@ def model_text(record: RunRecord) -> str:
 
 
 def task_text(record: RunRecord) -> str:
-    """The task with the origin of its data, and how much of the benchmark was asked where that is not all."""
+    """The task with all that tells its clips and its question from those of another run.
+
+    That is the origin of the data, options and a prompt that are not the defaults, how much of the benchmark was asked
+    where that is not all, and how a part of the clips was chosen where the same number of others might have been.
+    """
     task, n_items = record.task, record.counts.n_items
-    is_part = task.origin == "official" and n_items < task.n_declared
-    return f"{task.name} ({task.origin}, {n_items} of {task.n_declared})" if is_part else f"{task.name} ({task.origin})"
+    parts = [str(task.origin), *(f"{name}={value}" for name, value in task.options_changed.items())]
+    if not record.prompt.is_default:
+        parts.append(f"prompt={record.prompt.name}")
+    if task.origin == "official" and n_items < task.n_declared:
+        parts.append(f"{n_items} of {task.n_declared}")
+    if n_items < task.n_found:
+        parts += _choice_parts(record)
+    return f"{task.name} ({', '.join(parts)})"
+
+
+def _choice_parts(record: RunRecord) -> list[str]:
+    items, seed = record.config_passed["items"], record.config_passed["seed"]
+    if items is not None:
+        return [f"items={Path(items).name}"]
+    return [f"seed={seed}"] if seed else []
 
 
 def _cells(record: RunRecord, row: ScoreRow, names_metric: bool) -> tuple[str, ...]:

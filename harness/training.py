@@ -84,7 +84,8 @@ class TrainConfig:
 class Prepared:
     """What a recipe hands to the loop.
 
-    `about` says what is learned from, for the record; `held_out` items of `task` are scored at the end.
+    `about` says what is learned from, for the record, and `trained_on` says it in one sentence that stays with the
+    weights; `held_out` items of `task` are scored at the end.
     """
 
     batches: Batches
@@ -92,6 +93,7 @@ class Prepared:
     task: Task
     held_out: tuple[AudioItem, ...]
     about: Mapping[str, OptionValue]
+    trained_on: str
 
 
 class Recipe(Protocol):
@@ -279,7 +281,7 @@ def train(
         on_start(trainer.resume())
         trainer.run(on_line)
         trainer.use_average()
-        model.save(folder / WEIGHTS)
+        model.save(folder / WEIGHTS, prepared.trained_on)
         record = _record_of(model, prepared, config, folder, trainer.trained_s)
         write_atomically(folder / RECORD, json.dumps(record, indent=2) + "\n")
     return TrainOutcome(folder, record, already_done=False)

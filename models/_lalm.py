@@ -63,6 +63,7 @@ class WeightsFile:
     path: Path
     sha256: str
     parameters: Mapping[str, int]
+    trained_on: str
 
 
 def read_weights_header(path: Path, spec: LalmSpec) -> WeightsFile:
@@ -87,7 +88,7 @@ def read_weights_header(path: Path, spec: LalmSpec) -> WeightsFile:
         raise UsageError(f"{path} holds weights of {made_for}, not of {spec.name}:{spec.variant}.")
     if tokenizer_sha256 != tokenizer_hash():
         raise UsageError(f"{path} was trained with another tokenizer than {TOKENIZER_FILE.name}.")
-    return WeightsFile(path, hashlib.sha256(data).hexdigest(), parameters)
+    return WeightsFile(path, hashlib.sha256(data).hexdigest(), parameters, str(metadata.get("trained_on", "")))
 
 
 def tokenizer_hash() -> str:
@@ -175,6 +176,8 @@ class LalmAdapter:
             kernels=self._kernels(),
             fingerprint=hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest(),
             can_score_labels=True,
+            max_audio_s=self.spec.max_audio_s,
+            trained_on=weights.trained_on,
         )
 
     def close(self) -> None:
@@ -232,7 +235,7 @@ class LalmAdapter:
             losses["teacher"] = summed / (targets.shape[0] * targets.shape[1])
         return losses
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, trained_on: str) -> None:
         """Write the weights in half precision, with what `describe` needs in the header."""
         from safetensors.torch import save_file
 
@@ -244,6 +247,7 @@ class LalmAdapter:
             "variant": self.spec.variant,
             "parameters": json.dumps(network.parameter_counts()),
             "tokenizer_sha256": tokenizer_hash(),
+            "trained_on": trained_on,
         }
         save_file({name: tensor.detach().half().cpu().contiguous() for name, tensor in kept.items()}, path, metadata)
 

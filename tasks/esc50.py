@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from harness.contracts import AudioItem, ItemSet, Task
-from harness.errors import OptionError, UsageError
+from harness.errors import MissingDataError, OptionError, UsageError
 from tasks._classification import AudioFolder, Row, find_folder, labels_from_names, plain_file_name, read_table
 
 # In the order of the official `target` column.
@@ -95,8 +95,8 @@ def _read_official(root: Path, fold: int | None, split: str) -> ItemSet:
     """Items of the official set under `root`, in the order of its table.
 
     Raises:
-        UsageError: a split was asked for, or a line of the table is wrong.
-        MissingDataError: the table is not there.
+        UsageError: a split was asked for, a line of the table is wrong, or it has no clip of the fold.
+        MissingDataError: the table is not there, or lists no clip.
     """
     if split != "test":
         raise UsageError("The official ESC-50 has folds, no split: ask for one with fold=1 to fold=5.")
@@ -104,6 +104,8 @@ def _read_official(root: Path, fold: int | None, split: str) -> ItemSet:
     items = _items(root / METADATA, COLUMNS, partial(_official_item, audio=audio))
     if fold is not None:
         items = [item for item in items if item.metadata["fold"] == fold]
+        if not items:
+            raise UsageError(f"{root / METADATA} has no clip of fold {fold}.")
     return ItemSet(tuple(items), "official", N_CLIPS if fold is None else N_CLIPS_OF_FOLD, root)
 
 
@@ -171,6 +173,7 @@ def _items(table: Path, columns: Sequence[str], item_of: Callable[[Row], AudioIt
 
     Raises:
         UsageError: a line is wrong, or names a clip for the second time.
+        MissingDataError: there is no line.
     """
     lines: dict[str, int] = {}
     items: list[AudioItem] = []
@@ -182,4 +185,6 @@ def _items(table: Path, columns: Sequence[str], item_of: Callable[[Row], AudioIt
             raise row.error(f"'{item.item_id}' is named a second time, first in line {lines[item.item_id]}.")
         lines[item.item_id] = row.line
         items.append(item)
+    if not items:
+        raise MissingDataError(f"{table} lists no clip.")
     return items

@@ -164,6 +164,13 @@ def test_samples_that_are_not_finite_are_refused_with_their_place(tmp_path: Path
         source.load(RATE_HZ)
 
 
+def test_finite_samples_that_become_infinite_on_the_way_are_refused(tmp_path: Path) -> None:
+    square = np.sign(tone(0.5, 8_000, 441.0)) * 3.3e38
+    source = write(tmp_path / "clip.wav", square, 8_000, "FLOAT")
+    with pytest.raises(AudioError, match="too loud for 32-bit floats"):
+        source.load(RATE_HZ)
+
+
 def test_a_damaged_stream_cannot_be_decoded(tmp_path: Path) -> None:
     path = tmp_path / "clip.flac"
     write(path, np.random.default_rng(0).uniform(-0.5, 0.5, 60_000))
@@ -229,6 +236,27 @@ def test_a_wav_file_written_to_a_pipe_is_whole(tmp_path: Path) -> None:
     assert (clip.source_frames, clip.notes) == (RATE_HZ, ())
 
 
+@pytest.fixture
+def endless(tmp_path: Path) -> FileSource:
+    """A FLAC file as an encoder writes it to a pipe: its header says 0 samples, which stands for "unknown"."""
+    source = write(tmp_path / "clip.flac", np.tile(tone(1.0, RATE_HZ), 70))
+    content = bytearray(source.path.read_bytes())
+    content[21] &= 0xF0  # the last 36 bits of bytes 18 to 25 are the number of samples
+    content[22:26] = bytes(4)
+    source.path.write_bytes(content)
+    return source
+
+
+def test_a_flac_file_of_unknown_length_is_whole(endless: FileSource) -> None:
+    clip = endless.load(RATE_HZ)
+    assert (clip.source_frames, clip.notes) == (70 * RATE_HZ, ())
+    assert np.abs(clip.samples - np.tile(tone(1.0, RATE_HZ), 70)).max() < 1e-4
+
+
+def test_a_flac_file_of_unknown_length_has_no_length_in_its_header(endless: FileSource) -> None:
+    assert endless.duration_s() is None
+
+
 def test_an_mp3_file_that_was_cut_off_is_noted(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "clip.mp3"
     write(path, tone(3.0, RATE_HZ), subtype="MPEG_LAYER_III")
@@ -283,6 +311,13 @@ def test_other_audio_has_another_identity(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_read_has_an_identity_that_says_so(tmp_path: Path) -> None:
     assert FileSource(tmp_path / "none.wav").identity() == "missing"
     assert FileSource(tmp_path).identity().startswith("unreadable")
+
+
+def test_a_name_that_no_file_can_have_fails_as_a_missing_file_does(tmp_path: Path) -> None:
+    source = FileSource(tmp_path / "a\0b.wav")
+    assert (source.identity(), source.duration_s()) == ("unreadable: embedded null byte", None)
+    with pytest.raises(AudioError, match="no such file"):
+        source.load(RATE_HZ)
 
 
 def test_the_length_comes_from_the_header(tmp_path: Path) -> None:

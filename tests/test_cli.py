@@ -41,10 +41,10 @@ def run_python(code: str) -> str:
 @pytest.mark.parametrize("words", [["--help"], ["list"], ["list", "models"], ["run", "--help"], ["check", "--help"]])
 def test_help_and_list_import_nothing_heavy(words: list[str]) -> None:
     code = (
-        f"import sys; from harness.cli import main; main({words!r});"
-        f"print([name for name in {HEAVY!r} if name in sys.modules])"
+        f"import sys; from harness.cli import main; code = main({words!r});"
+        f"print(code, [name for name in {HEAVY!r} if name in sys.modules])"
     )
-    assert run_python(code) == "[]"
+    assert run_python(code) == "0 []"
 
 
 # --- exit codes and the error boundary -------------------------------------------------------------------------------
@@ -62,14 +62,23 @@ def test_no_verb_shows_the_help_and_is_a_mistake(capsys: Capture) -> None:
     assert "Usage: lalm-harness" in captured.out + captured.err
 
 
-def test_an_unknown_verb_lists_near_ones(capsys: Capture) -> None:
-    assert cli.main(["chekc"]) == 2
-    assert "Did you mean 'check'?" in capsys.readouterr().err
-
-
-def test_an_unknown_option_is_a_mistake(capsys: Capture) -> None:
-    assert cli.main(["check", "--modle", "echo"]) == 2
-    assert "--model" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("words", "part_of_message"),
+    [
+        (["chekc"], "Did you mean 'check'? See 'lalm-harness --help'."),
+        (["check", "--modle", "echo"], "--model"),
+        (["run", "--task", "esc50"], "Missing option '--model'. See 'lalm-harness run --help'."),
+        (["run", "--model", "a", "--task", "b", "--limit", "few"], "'--limit'"),
+        (["score"], "RUN_FOLDER"),
+    ],
+)
+def test_words_that_mean_nothing_are_one_line_and_code_2(
+    words: list[str], part_of_message: str, capsys: Capture
+) -> None:
+    assert cli.main(words) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ") and captured.err.count("\n") == 1 and captured.out == ""
+    assert part_of_message in captured.err
 
 
 @pytest.mark.parametrize("error", [OptionError("no"), MissingDataError("no"), RecordError("no")])

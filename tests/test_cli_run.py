@@ -46,6 +46,15 @@ def test_failures_within_the_limit_leave_0(call: Callable[..., int]) -> None:
     assert call(*RUN, "-t", "broken=beep-01", "--max-failures", "10%") == 0
 
 
+@pytest.mark.parametrize("mood", ["no text", "nan in generation", "has no weights"])
+def test_a_broken_contract_is_one_line_and_leaves_2(
+    call: Callable[..., int], capsys: pytest.CaptureFixture[str], mood: str
+) -> None:
+    assert call(*RUN, "-m", f"mood={mood}", "-m", "on=beep-00") == 2
+    *progress, error = capsys.readouterr().err.splitlines()
+    assert error.startswith("error: The model") and all("items done" in line for line in progress)
+
+
 @pytest.mark.parametrize(
     ("words", "part_of_message"),
     [
@@ -56,6 +65,9 @@ def test_failures_within_the_limit_leave_0(call: Callable[..., int]) -> None:
         (("--data-root", "nowhere"), "no such folder"),
         (("--items", "nowhere.txt"), "cannot be read"),
         (("-m", "mod=fine"), "Did you mean mood"),
+        (("-m", "delay_s=nan"), "cannot be 'nan'"),
+        (("--device", "mps"), "no Apple GPU"),
+        (("--limit", "few"), "'--limit'"),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_2(

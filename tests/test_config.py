@@ -44,6 +44,12 @@ def test_a_cuda_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPa
         RunConfig(model="echo", task="esc50", device="cuda").resolved_device()
 
 
+def test_an_apple_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.config.sys.platform", "linux")
+    with pytest.raises(UsageError, match="no Apple GPU"):
+        RunConfig(model="echo", task="esc50", device="mps").resolved_device()
+
+
 def test_without_cuda_the_device_is_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.config._has_cuda", lambda: False)
     assert RunConfig(model="echo", task="esc50", device="auto").resolved_device() == "cpu"

@@ -52,11 +52,22 @@ def test_the_variable_comes_before_the_data_folder(task: Task, tmp_path: Path, m
     assert find_items(task, None).root == tmp_path / "named"
 
 
-def test_a_variable_without_the_data_is_passed_over(
-    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_variable_without_the_data_is_passed_over_with_one_line(
+    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("LALM_HARNESS_DATA", str(tmp_path))
     assert find_items(task, None).origin == "starter"
+    assert capsys.readouterr().err == f"$LALM_HARNESS_DATA ({tmp_path}) has no data of 'beeps': it is passed over.\n"
+
+
+@pytest.mark.parametrize(("name", "problem"), [("nothing", "no folder that exists"), ("file", "a file, not a folder")])
+def test_a_variable_that_names_no_folder_is_refused(
+    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, problem: str
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("LALM_HARNESS_DATA", str(tmp_path / name))
+    with pytest.raises(MissingDataError, match=problem):
+        find_items(task, None)
 
 
 def test_the_named_root_comes_first(task: Task, tmp_path: Path) -> None:
@@ -74,8 +85,14 @@ def test_a_named_root_that_does_not_exist_is_refused(task: Task, tmp_path: Path)
         find_items(task, tmp_path / "nothing")
 
 
+def test_a_named_root_that_is_a_file_is_refused(task: Task, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(MissingDataError, match=r"file: it is a file, not a folder\. Get it"):
+        find_items(task, tmp_path / "file")
+
+
 def test_no_data_and_no_starter_set_is_one_message_with_source_and_licence(task: Task) -> None:
-    with pytest.raises(MissingDataError, match=r"not set.*they are generated.*none needed"):
+    with pytest.raises(MissingDataError, match=r"not set.*they are generated\. Licence: none needed\. Then"):
         find_items(replace(task, read_starter=None, starter_root=None), None)
 
 
@@ -103,9 +120,12 @@ def test_a_limit_above_the_number_of_items_takes_all(items: tuple[AudioItem, ...
     assert select_items(items, 100, None, seed=0) == items
 
 
-def test_an_items_file_chooses_in_the_order_of_the_data(items: tuple[AudioItem, ...], tmp_path: Path) -> None:
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_an_items_file_chooses_in_the_order_of_the_data(
+    items: tuple[AudioItem, ...], tmp_path: Path, encoding: str
+) -> None:
     file = tmp_path / "items.txt"
-    file.write_text("# two beeps\nbeep-07\n\nbeep-02\n")
+    file.write_text("beep-07\n# two beeps\n\nbeep-02\n", encoding=encoding)
     assert [item.item_id for item in select_items(items, None, file, 0)] == ["beep-02", "beep-07"]
 
 
@@ -140,4 +160,10 @@ def test_the_hash_of_an_item_set_changes_with_one_clip(items: tuple[AudioItem, .
 def test_the_hash_of_an_item_set_changes_with_one_reference(items: tuple[AudioItem, ...]) -> None:
     identities = [item.source.identity() for item in items]
     other = (replace(items[0], references=("high",)), *items[1:])
+    assert item_set_hash(items, identities) != item_set_hash(other, identities)
+
+
+def test_the_hash_of_an_item_set_changes_with_one_cluster(items: tuple[AudioItem, ...]) -> None:
+    identities = [item.source.identity() for item in items]
+    other = (replace(items[0], cluster="another"), *items[1:])
     assert item_set_hash(items, identities) != item_set_hash(other, identities)

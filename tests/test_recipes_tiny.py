@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,6 +38,24 @@ def test_nothing_of_the_starter_sets_test_split_is_learned_from() -> None:
     test, train = _starter("test"), recipe.training_items((), _starter("train"), None)
     assert not {i.item_id for i in test} & {i.item_id for i in train}
     assert not {i.cluster for i in test} & {i.cluster for i in train}
+
+
+def test_readme_says_what_was_learned_from(shared_data: Path) -> None:
+    task: Task = registry.create("tasks", "esc50").value
+    official = task.read_items(shared_data / "esc50_folds1-4").items
+    learned = recipe.training_items(official, _starter("train"), None)
+    labels = {item.references[0] for item in learned}
+    lost = [item for item in _starter("test") if item.references[0] not in labels]
+    readme = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+    said = re.search(
+        r"(\d+) clips \((\d+) of ESC-10, (\d+) .*?with (\d+) of the 50.*?other (\d+) .*?the (\d+) that", readme, re.S
+    )
+    n_starter = len(_starter("train"))
+    assert said is not None
+    assert [int(number) for number in said.groups()] == [
+        *(len(learned), len(learned) - n_starter, n_starter),
+        *(len(labels), 50 - len(labels), len(lost)),
+    ]
 
 
 def test_fold_5_and_the_shared_sources_are_never_learned_from(shared_data: Path) -> None:

@@ -120,5 +120,11 @@ def test_failures_are_counted_by_type() -> None:
     assert (counts.n_ok, counts.n_truncated, counts.n_failed, counts.failures) == (1, 1, 3, {"B": 2, "A": 1})
 
 
+def test_notes_on_clips_are_counted_by_kind() -> None:
+    notes = [("silent",), ("above full scale (peak 1.5)",), ("above full scale (peak 2)", "ends early (1 of 2 bytes)")]
+    counts = count_outcomes(_prediction(str(n), notes=each) for n, each in enumerate(notes))
+    assert list(counts.notes.items()) == [("above full scale", 2), ("ends early", 1), ("silent", 1)]
+
+
 def test_the_hash_of_plain_data_does_not_depend_on_the_order_of_keys() -> None:
     assert canonical_sha256({"a": 1, "b": [2]}) == canonical_sha256({"b": [2], "a": 1})

@@ -86,6 +86,19 @@ def test_an_unknown_name_lists_near_ones(model: str) -> None:
         registry.create("models", "fake_modle")
 
 
+def test_making_a_plugin_looks_for_plugins_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    scans = []
+    scan = registry._plugins
+    monkeypatch.setattr("harness.registry._plugins", lambda kind: scans.append(kind) or scan(kind))
+    registry.create("metrics", "accuracy")
+    assert scans == ["metrics"]
+
+
+def test_options_that_differ_from_their_defaults_are_told_apart(model: str) -> None:
+    made = registry.create("models", model, {"variant": "small", "width": "9"})
+    assert (made.options_passed, made.options_changed) == ({"variant": "small", "width": 9}, {"width": 9})
+
+
 # --- plugin files ----------------------------------------------------------------------------------------------------
 
 
@@ -256,7 +269,10 @@ def test_a_created_plugin_knows_its_file(tmp_path: Path) -> None:
         ("variant", "lage", "Did you mean large.*small, large"),
         ("width", "8.5", "a whole number"),
         ("width", True, "a whole number"),
-        ("rate", "much", "a number"),
+        ("rate", "much", "a finite number"),
+        ("rate", "nan", "a finite number"),
+        ("rate", "-inf", "a finite number"),
+        ("rate", 1e999, "a finite number"),
         ("fast", "maybe", "true or false"),
         ("note", 3, "a text"),
         ("weights", "", "a path, none"),

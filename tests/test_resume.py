@@ -78,6 +78,20 @@ def test_a_run_cut_off_anywhere_ends_the_same(go: Callable[..., RunOutcome], sha
     )
 
 
+@pytest.mark.parametrize("n_kept", [1, 3, 6])
+def test_a_run_whose_batches_are_cut_by_their_length_goes_on_as_well(
+    go: Callable[..., RunOutcome], monkeypatch: pytest.MonkeyPatch, n_kept: int
+) -> None:
+    # Beeps last 0.05 s, so batches hold two of them instead of four.
+    monkeypatch.setattr("harness.answering._AUDIO_AT_ONCE_S", 0.12)
+    first = go()
+    before = load_predictions(first.folder)
+    assert [row.batch_index for row in before] == [n // 2 for n in range(12)]
+    lines = (first.folder / PREDICTIONS_FILE).read_bytes().splitlines(keepends=True)
+    _cut_off(first.folder, len(b"".join(lines[:n_kept])))
+    assert _lasting(load_predictions(go().folder)) == _lasting(before)
+
+
 def test_lines_that_are_there_are_not_written_again(go: Callable[..., RunOutcome]) -> None:
     first = go()
     path = first.folder / PREDICTIONS_FILE

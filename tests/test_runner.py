@@ -120,6 +120,25 @@ def test_a_failed_item_stays_in_the_denominator(go: Run) -> None:
         ("too few answers", "3 answers to 4 queries"),
         ("negative count", "bad n_answer_tokens"),
         ("changes", "changed its fingerprint"),
+        ("no answers", "None where a sequence of answers belongs"),
+        ("no text", "'beep-05' has a bad text: it is None"),
+        ("no count", "'beep-05' has a bad n_answer_tokens: it is None"),
+        ("half a count", "'beep-05' has a bad n_audio_tokens: it is 2.5"),
+        ("hears too much", "'beep-05' has a bad frames_heard: 12 of 10"),
+        ("stops oddly", "'beep-05' has a bad stopped"),
+        ("scores in words", "'beep-05' has a bad label_scores"),
+        ("error without words", "'beep-05' has a bad error: it is 3"),
+        ("nan in generation", r"generation\['temperature'\] is nan"),
+        ("float in parameters", r"parameters\['encoder'\] is 1.5"),
+        ("other name", "its name is 'cheerful', not 'moody'"),
+        ("half a rate", "sample_rate_hz is 0.5"),
+        ("no rate", "sample_rate_hz is 0 "),
+        ("no fingerprint", "fingerprint is ''"),
+        ("negative limit", "max_audio_s is -1.0"),
+        ("no kernels", "kernels is None"),
+        ("has no weights", r"'moody' cannot be loaded: FileNotFoundError: .*weights.bin' \(moody.py, line \d+\)"),
+        ("cannot load", "'moody' cannot be loaded: RuntimeError: size mismatch: 2 and 3"),
+        ("cannot describe", "'moody' cannot describe itself: KeyError"),
     ],
 )
 def test_a_model_that_breaks_its_contract_stops_the_run(go: Run, mood: str, part_of_message: str) -> None:
@@ -171,6 +190,18 @@ def test_a_complete_run_is_shown_without_loading_the_model(go: Run, tmp_path: Pa
 
 def test_fresh_begins_a_new_folder(go: Run) -> None:
     assert go().folder != go(fresh=True).folder
+
+
+def test_other_packages_name_another_run(go: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = go()
+    monkeypatch.setattr("harness.plan.deciding_versions", lambda: {"python": "3.11", "torch": "0.1"})
+    assert go().folder != first.folder
+
+
+def test_a_damaged_record_says_how_to_begin_another_run(go: Run) -> None:
+    (go().folder / "record.json").write_text("{")
+    with pytest.raises(RecordError, match=r"is not JSON.* Use --fresh to leave it as it is\.$"):
+        go()
 
 
 @pytest.mark.parametrize(

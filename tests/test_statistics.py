@@ -8,7 +8,7 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
-from harness.statistics import bootstrap_mean_interval, bootstrap_statistic_interval
+from harness.statistics import BOOTSTRAP, EXACT, bootstrap_mean_interval, bootstrap_statistic_interval
 
 VALUES = [1.0, 0.0, 0.0, 1.0, 1.0, 1.0, 0.0, 1.0, 0.0, 0.0, 1.0, 1.0]
 CLUSTERS = ["a", "a", "a", "b", "b", "c", "d", "d", "d", "d", "e", "f"]
@@ -87,6 +87,28 @@ def test_many_clusters_in_several_portions_equal_one_portion(monkeypatch: pytest
     whole = bootstrap_mean_interval(VALUES, CLUSTERS, n_resamples=100)
     monkeypatch.setattr("harness.statistics._DRAWS_AT_ONCE", 20)
     assert bootstrap_mean_interval(VALUES, CLUSTERS, n_resamples=100) == whole
+
+
+@pytest.mark.parametrize(("value", "low", "high"), [(0.0, 0.0, 0.3085), (1.0, 0.6915, 1.0)])
+def test_equal_values_everywhere_get_the_exact_interval_over_clusters(value: float, low: float, high: float) -> None:
+    # 10 clusters of 2: tables of Clopper and Pearson's interval have 30.85 % for 0 of 10.
+    interval = bootstrap_mean_interval([value] * 20, [str(n // 2) for n in range(20)])
+    assert (interval.low, interval.high) == pytest.approx((low, high), abs=5e-5)
+    assert (interval.method, interval.n_resamples, interval.n_clusters) == (EXACT, 0, 10)
+
+
+@pytest.mark.skipif(find_spec("scipy") is None, reason="scipy is not installed")
+@pytest.mark.parametrize("n_clusters", [1, 7, 193])
+def test_the_exact_interval_equals_scipys(n_clusters: int) -> None:
+    from scipy.stats import binomtest
+
+    theirs = binomtest(n_clusters, n_clusters).proportion_ci(0.9, method="exact")
+    ours = bootstrap_mean_interval([1.0] * n_clusters, [str(n) for n in range(n_clusters)], confidence=0.9)
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high))
+
+
+def test_values_that_differ_are_bootstrapped() -> None:
+    assert bootstrap_mean_interval(VALUES, CLUSTERS).method == BOOTSTRAP
 
 
 def test_one_cluster_gives_no_width_and_says_so() -> None:

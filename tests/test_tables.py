@@ -60,6 +60,54 @@ def test_part_of_the_official_set_never_passes_for_the_whole(go: Callable[..., R
     assert task_text(go().record) == "beeps (official, 12 of 100)"
 
 
+@pytest.mark.parametrize(
+    ("task", "values", "text"),
+    [
+        ({"n": 12}, {}, "beeps (starter)"),
+        ({"n": 6}, {"prompt": "classify"}, "beeps (starter, n=6)"),
+        ({}, {"prompt": "short"}, "beeps (starter, prompt=short)"),
+        ({}, {"limit": 3}, "beeps (starter)"),
+        ({}, {"limit": 3, "seed": 1}, "beeps (starter, seed=1)"),
+        ({}, {"seed": 1}, "beeps (starter)"),
+        ({}, {"items": Path("some.txt")}, "beeps (starter, items=some.txt)"),
+    ],
+)
+def test_runs_over_other_clips_or_questions_have_other_rows(
+    go: Callable[..., RunOutcome], task: dict[str, Any], values: dict[str, Any], text: str
+) -> None:
+    Path("some.txt").write_text("beep-01\n")
+    assert task_text(go(task=task, **values).record) == text
+
+
+def test_part_of_one_fold_names_both(go: Callable[..., RunOutcome]) -> None:
+    Path("data").mkdir()
+    Path("data/beeps.txt").touch()
+    assert task_text(go(task={"n": 6}, limit=4).record) == "beeps (official, n=6, 4 of 100)"
+
+
+def test_what_a_model_learned_from_is_said(go: Callable[..., RunOutcome]) -> None:
+    outcome = go({"trained_on": "beeps: the first six"})
+    assert "The model learned from: beeps: the first six." in closing_lines(outcome.record, outcome.folder)
+
+
+def test_a_model_that_learned_nothing_has_no_such_line(go: Callable[..., RunOutcome]) -> None:
+    outcome = go()
+    assert not [line for line in closing_lines(outcome.record, outcome.folder) if "learned" in line]
+
+
+def test_few_recordings_are_pointed_out(go: Callable[..., RunOutcome]) -> None:
+    few, many = go(), go(task={"n": 20})
+    assert any("only 6 recordings" in line for line in closing_lines(few.record, few.folder))
+    assert not any("recordings" in line for line in closing_lines(many.record, many.folder))
+
+
+def test_notes_on_clips_are_pointed_out(go: Callable[..., RunOutcome]) -> None:
+    outcome = go()
+    counts = outcome.record.counts.model_copy(update={"notes": {"silent": 2}})
+    record = outcome.record.model_copy(update={"counts": counts})
+    assert any(line.startswith("Notes on clips: 2 x silent.") for line in closing_lines(record, outcome.folder))
+
+
 def test_a_starter_score_is_said_to_be_none_of_the_benchmark(go: Callable[..., RunOutcome]) -> None:
     outcome = go()
     assert "not beeps scores" in closing_lines(outcome.record, outcome.folder)[-1]

@@ -88,6 +88,16 @@ def test_a_fold_is_one_fifth_of_the_set(tmp_path: Path) -> None:
     assert ([item.item_id for item in found.items], found.n_declared) == (["5-7-A-49"], 400)
 
 
+def test_a_fold_without_a_clip_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="esc50.csv has no clip of fold 4"):
+        read(write_set(tmp_path, *ROWS), fold=4)
+
+
+def test_a_table_of_a_header_alone_is_no_data(tmp_path: Path) -> None:
+    with pytest.raises(MissingDataError, match="esc50.csv lists no clip"):
+        read(write_set(tmp_path))
+
+
 def test_a_clip_without_a_file_is_an_item_that_fails_when_heard(tmp_path: Path) -> None:
     items = read(write_set(tmp_path, *ROWS)).items
     assert len(items) == 3

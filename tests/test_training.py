@@ -44,7 +44,7 @@ class Small:
         x = torch.stack([torch.from_numpy(e.samples) for e in examples])
         return {"text": (self.net(x)[:, 0] - x.mean(1)).square().mean()}
 
-    def save(self, path):
+    def save(self, path, trained_on):
         from safetensors.torch import save_file
         save_file(self.net.state_dict(), path)
 
@@ -75,7 +75,7 @@ class Noise:
             time.sleep(self.pause_s)
             draw = np.random.default_rng((config.seed, step)).normal(size=(config.batch_size, 4)).astype(np.float32)
             return [TrainingExample(row, "", (("", 1.0),)) for row in draw]
-        return Prepared(batches, 0, None, (), {"recipe": "noise"})
+        return Prepared(batches, 0, None, (), {"recipe": "noise"}, "noise")
 
 
 def noise(pause_s: float = 0.0) -> Recipe:

@@ -13,6 +13,7 @@ from typing import Any
 
 import typer
 
+from harness.cli._exit_codes import EXIT_INTERRUPTED, EXIT_MISTAKE
 from harness.cli.check import check
 from harness.cli.list import list_plugins
 from harness.cli.run import run
@@ -21,8 +22,8 @@ from harness.cli.train import train
 from harness.errors import HarnessError
 
 PROGRAM = "lalm-harness"
-EXIT_MISTAKE = 2
-EXIT_INTERRUPTED = 130
+# Base of typer's own errors, which has another name and home in each of its versions.
+_TYPED_WRONG: type[Exception] = typer.BadParameter.mro()[2]
 _LOGGERS = ("harness", "models", "tasks")
 
 # Help as plain text: rendering it through rich would take longer than everything else that --help does.
@@ -44,17 +45,33 @@ def main(argv: list[str] | None = None) -> int:
         argv: The words after the program's name; `sys.argv` by default.
     """
     _set_up_logging()
+    words = argv if argv is not None else sys.argv[1:]
     command = typer.main.get_command(app)
     try:
-        command(argv if argv is not None else sys.argv[1:], prog_name=PROGRAM)
+        # typer's own way with a mistake is three lines; not standalone, it hands the error over, and exits as codes.
+        code = command.main(args=words or ["--help"], prog_name=PROGRAM, standalone_mode=False)
+        if not words:
+            return EXIT_MISTAKE
     except HarnessError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_MISTAKE
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         return EXIT_INTERRUPTED
+    except _TYPED_WRONG as error:
+        print(f"error: {_one_line(error)}", file=sys.stderr)
+        return EXIT_MISTAKE
     except SystemExit as leave:
         return leave.code if isinstance(leave.code, int) else int(leave.code is not None)
-    return 0
+    return code if isinstance(code, int) else 0
+
+
+def _one_line(error: Exception) -> str:
+    """What typer has to say of a word it cannot make sense of, and where the right ones are listed."""
+    message = " ".join(error.format_message().split())  # type: ignore[attr-defined]
+    stop = "" if message.endswith((".", "?")) else "."
+    context = getattr(error, "ctx", None)
+    words = context.command_path if context is not None else PROGRAM
+    return f"{message}{stop} See '{words} --help'."
 
 
 def _set_up_logging() -> None:

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.cli._exit_codes import EXIT_INTERRUPTED
 from harness.cli._options import ModelOptions, PluginFiles, ResultsFolder, TaskOptions, add_plugins, parse_options
 
 if TYPE_CHECKING:
     from harness.config import RunConfig
-
-EXIT_INTERRUPTED = 130
 
 
 def run(

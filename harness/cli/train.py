@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness.cli._exit_codes import EXIT_INTERRUPTED
 from harness.cli._options import ModelOptions, PluginFiles, add_plugins, parse_options
 
 if TYPE_CHECKING:
     from harness.training import TrainConfig, TrainOutcome
-
-EXIT_INTERRUPTED = 130
 
 
 def train(

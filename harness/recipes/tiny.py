@@ -149,6 +149,7 @@ class TinyRecipe:
             n_teacher_scores=teacher.n_classes if teacher else 0,
             task=task,
             held_out=tuple(held_out_items(official.items, self.hold_out_fold)) if self.hold_out_fold else (),
+            trained_on=f"ESC-10 of esc50's folds {_folds_text(self.hold_out_fold)}; the starter set's training split",
             about={
                 "recipe": self.name,
                 "recipe_version": self.version,
@@ -158,6 +159,10 @@ class TinyRecipe:
                 "clips_sha256": item_set_hash(items, [item.source.identity() for item in items]),
             },
         )
+
+
+def _folds_text(hold_out_fold: int | None) -> str:
+    return ", ".join(str(fold) for fold in sorted(TRAINING_FOLDS - {hold_out_fold}))
 
 
 def tiny(hold_out_fold: int | None = None, teacher: Literal["yamnet", "none"] = "yamnet") -> Recipe:

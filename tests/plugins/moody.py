@@ -8,23 +8,61 @@ import os
 import random
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from harness.contracts import Answer, ModelAdapter, ModelDescription, Query
 from harness.errors import ModelLimitError
 
 WORDS = ("low beep", "middle beep", "high beep")
+WRONG_ANSWERS: dict[str, dict[str, Any]] = {
+    "no text": {"text": None},
+    "no count": {"n_answer_tokens": None},
+    "half a count": {"n_audio_tokens": 2.5},
+    "hears too much": {"frames_heard": 12},
+    "stops oddly": {"stopped": "tired"},
+    "scores in words": {"label_scores": ("high", "low", "low")},
+    "error without words": {"error": 3},
+}
+WRONG_FACTS: dict[str, dict[str, Any]] = {
+    "nan in generation": {"generation": {"temperature": math.nan}},
+    "float in parameters": {"parameters": {"encoder": 1.5}},
+    "other name": {"name": "cheerful"},
+    "half a rate": {"sample_rate_hz": 0.5},
+    "no rate": {"sample_rate_hz": 0},
+    "no fingerprint": {"fingerprint": ""},
+    "negative limit": {"max_audio_s": -1.0},
+    "no kernels": {"kernels": None},
+}
 
 
 def moody(
-    mood: str = "fine", on: str = "", delay_s: float = 0.0, marker: str = "", can_score: bool = True
+    mood: str = "fine",
+    on: str = "",
+    delay_s: float = 0.0,
+    marker: str = "",
+    can_score: bool = True,
+    trained_on: str = "",
+    max_audio_s: float | None = None,
 ) -> ModelAdapter:
     """Guesses; `mood` says how it fails at the item `on`; `marker` names a file that gets a line at each load."""
-    return Moody(mood, on, delay_s, marker, can_score)
+    return Moody(mood, on, delay_s, marker, can_score, trained_on, max_audio_s)
 
 
 class Moody:
-    def __init__(self, mood: str, on: str, delay_s: float, marker: str, can_score: bool) -> None:
+    def __init__(
+        self,
+        mood: str,
+        on: str,
+        delay_s: float,
+        marker: str,
+        can_score: bool,
+        trained_on: str,
+        max_audio_s: float | None,
+    ) -> None:
+        self.trained_on = trained_on
+        self.max_audio_s = max_audio_s
         self.mood = mood
         self.on = on
         self.delay_s = delay_s
@@ -34,6 +72,10 @@ class Moody:
 
     def load(self, device: str, dtype: str) -> None:
         self.is_loaded = True
+        if self.mood == "has no weights":
+            raise FileNotFoundError(2, "No such file", "weights.bin")
+        if self.mood == "cannot load":
+            raise RuntimeError("size mismatch:\n  2 and 3")
         if self.marker:
             with Path(self.marker).open("a") as stream:
                 stream.write("loaded\n")
@@ -43,13 +85,17 @@ class Moody:
         if self.on in names:
             self._fail_as_a_whole(len(queries))
         answers = [self._answer_one(query) for query in queries]
+        if self.mood == "no answers":
+            return None  # type: ignore[return-value]
         return answers[1:] if self.mood == "too few answers" else answers
 
     def describe(self) -> ModelDescription:
         facts = f"{self.mood}/{self.on}"
         if self.mood == "changes" and self.is_loaded:
             facts += "/loaded"
-        return ModelDescription(
+        if self.mood == "cannot describe":
+            raise KeyError("facts")
+        described = ModelDescription(
             name="moody",
             variant="",
             summary="Guesses",
@@ -62,7 +108,10 @@ class Moody:
             kernels={},
             fingerprint=hashlib.sha256(facts.encode()).hexdigest(),
             can_score_labels=self.can_score,
+            trained_on=self.trained_on,
+            max_audio_s=self.max_audio_s,
         )
+        return replace(described, **WRONG_FACTS.get(self.mood, {}))
 
     def close(self) -> None:
         self.is_loaded = False
@@ -88,7 +137,7 @@ class Moody:
             scores = (math.nan, *scores[1:])
         if is_it and self.mood == "two scores":
             scores = scores[:2]
-        return Answer(
+        answer = Answer(
             text="\ud800 low beep" if is_it and self.mood == "broken text" else random.choice(WORDS),
             n_answer_tokens=-1 if is_it and self.mood == "negative count" else 2,
             frames_total=10,
@@ -96,3 +145,4 @@ class Moody:
             label_scores=scores if query.labels is not None else None,
             error="ModelLimitError: it is too loud: really" if is_it and self.mood == "says error" else None,
         )
+        return replace(answer, **WRONG_ANSWERS.get(self.mood, {})) if is_it else answer

@@ -1,0 +1,62 @@
+"""What ships in `models/weights`: it beats a floor on the starter set, as the reference records say."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.config import RunConfig
+from harness.records import Prediction, load_run
+from harness.runner import RunOutcome, run
+
+REFERENCE = Path(__file__).resolve().parents[1] / "results" / "reference"
+WEIGHTS_LIMIT_BYTES = 20_000_000
+
+
+@pytest.fixture(scope="module", params=["ssalm", "ltu"])
+def outcome(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> RunOutcome:
+    """The shipped model on all of the starter set's test split."""
+    results = tmp_path_factory.mktemp("results")
+    data: dict[str, Any] = {"device": "cpu", "results": results}
+    return run(RunConfig(model=request.param, task="esc50", **data), say=lambda line: None)
+
+
+def _reference(model: str) -> list[Prediction]:
+    folders = sorted((REFERENCE / "runs" / f"{model}-tiny" / "esc50").glob("*/record.json"))
+    plain = [path.parent for path in folders if _has_default_prompt(path.parent)]
+    assert len(plain) == 1
+    return load_run(plain[0])[1]
+
+
+def _has_default_prompt(folder: Path) -> bool:
+    record = load_run(folder)[0]
+    return record is not None and record.prompt.name == "classify"
+
+
+def test_every_clip_is_answered(outcome: RunOutcome) -> None:
+    counts = outcome.record.counts
+    assert (counts.n_items, counts.n_failed, counts.n_truncated) == (193, 0, 0)
+
+
+def test_accuracy_lies_clearly_above_any_constant_answer(outcome: RunOutcome) -> None:
+    references = Counter(prediction.references[0] for prediction in load_run(outcome.folder)[1])
+    best_constant = references.most_common(1)[0][1] / references.total()
+    for score in outcome.scores:
+        assert score.interval.low > best_constant, score.scorer
+
+
+def test_answers_are_those_of_the_reference_record(outcome: RunOutcome) -> None:
+    """Another processor rounds otherwise, which may turn a near tie; nothing more may differ."""
+    reference = {prediction.item_id: prediction.text for prediction in _reference(outcome.record.model.name)}
+    found = {prediction.item_id: prediction.text for prediction in load_run(outcome.folder)[1]}
+    assert found.keys() == reference.keys()
+    assert sum(found[item] != reference[item] for item in found) <= 4
+
+
+@pytest.mark.parametrize("model", ["ssalm", "ltu"])
+def test_weights_stay_within_their_size(model: str) -> None:
+    path = Path(__file__).resolve().parents[1] / "models" / "weights" / f"{model}-tiny.safetensors"
+    assert path.stat().st_size < WEIGHTS_LIMIT_BYTES
