@@ -5,7 +5,7 @@ Official layout: `meta/esc50.csv` beside `audio/`. One line a clip; clips of one
     filename,fold,target,category,esc10,src_file,take
     1-100032-A-0.wav,1,0,dog,True,100032,A
 
-Language models are asked all 2000 clips, as none of them trains on the set (LTU asserts 2000). `fold` asks one fold.
+All 2000 clips are asked, as LTU does with a model that never heard the set; `fold` asks one fold.
 
 Without the official set the starter set is read: free recordings labelled with ESC-50's class names, but no clip of
 ESC-50 (see starter/esc50/README.md). It has a split into test and train instead of folds.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,10 @@ def _reference(model: str) -> list[Prediction]:
     return load_run(plain[0])[1]
 
 
+def _weights(model: str) -> Path:
+    return REFERENCE.parents[1] / "models" / "weights" / f"{model}-tiny.safetensors"
+
+
 def _has_default_prompt(folder: Path) -> bool:
     record = load_run(folder)[0]
     return record is not None and record.prompt.name == "classify"
@@ -57,6 +63,20 @@ def test_answers_are_those_of_the_reference_record(outcome: RunOutcome) -> None:
 
 
 @pytest.mark.parametrize("model", ["ssalm", "ltu"])
+def test_the_training_record_names_these_very_weights(model: str) -> None:
+    record = json.loads((REFERENCE / "training" / f"{model}-tiny" / "tiny-seed0" / "record.json").read_text())
+    assert record["weights_sha256"] == hashlib.sha256(_weights(model).read_bytes()).hexdigest()
+
+
+def test_both_models_learned_from_the_same_clips_by_the_same_recipe() -> None:
+    configs = [
+        json.loads((REFERENCE / "training" / f"{model}-tiny" / "tiny-seed0" / "config.json").read_text())
+        for model in ("ssalm", "ltu")
+    ]
+    assert [config.pop("model") for config in configs] == ["ssalm", "ltu"]
+    assert configs[0] == configs[1]
+
+
+@pytest.mark.parametrize("model", ["ssalm", "ltu"])
 def test_weights_stay_within_their_size(model: str) -> None:
-    path = Path(__file__).resolve().parents[1] / "models" / "weights" / f"{model}-tiny.safetensors"
-    assert path.stat().st_size < WEIGHTS_LIMIT_BYTES
+    assert _weights(model).stat().st_size < WEIGHTS_LIMIT_BYTES
