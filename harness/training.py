@@ -42,6 +42,9 @@ Batches = Callable[[int], Sequence[TrainingExample]]
 class TrainConfig:
     """How long and how fast to learn. Rates are of AdamW; the schedule is a linear warm-up, then a cosine to 0.
 
+    The last `polish_share` of the steps are a second round, with a warm-up and a cosine from `polish_rate` of its own;
+    what a recipe shows a model then is its choice.
+
     `average` is the decay per step of the exponential average of weights that is saved at the end. `precision` is
     "float32", or "bfloat16" for torch's autocast: weights, averages and optimiser stay in float32 either way.
     """
@@ -51,6 +54,8 @@ class TrainConfig:
     learning_rate: float
     weight_decay: float
     warmup_steps: int
+    polish_share: float
+    polish_rate: float
     average: float
     teacher_weight: float
     gradient_clip: float
@@ -76,8 +81,15 @@ class TrainConfig:
             raise UsageError(f"learning_rate must be positive and finite, not {self.learning_rate}")
         if self.precision not in ("float32", "bfloat16"):
             raise UsageError(f"precision must be float32 or bfloat16, not {self.precision}")
+        if not 0 <= self.polish_share < 1:
+            raise UsageError(f"polish_share must be in [0, 1), not {self.polish_share}")
         if not 0 <= self.average < 1:
             raise UsageError(f"average must be in [0, 1), not {self.average}")
+
+    @property
+    def first_round(self) -> int:
+        """Steps before the second round."""
+        return self.steps - round(self.steps * self.polish_share)
 
 
 @dataclass(frozen=True)
@@ -117,10 +129,17 @@ class Recipe(Protocol):
 
 def learning_rate(config: TrainConfig, step: int) -> float:
     """The rate of a step, counted from 0."""
-    if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
-    done = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+    first_round = config.first_round
+    if step < first_round:
+        return _rise_and_fall(config.learning_rate, step, first_round, config.warmup_steps)
+    return _rise_and_fall(config.polish_rate, step - first_round, config.steps - first_round, config.warmup_steps // 6)
+
+
+def _rise_and_fall(peak: float, step: int, steps: int, warmup_steps: int) -> float:
+    if step < warmup_steps:
+        return peak * (step + 1) / warmup_steps
+    done = (step - warmup_steps) / max(1, steps - warmup_steps)
+    return peak * 0.5 * (1 + math.cos(math.pi * done))
 
 
 class Trainer:

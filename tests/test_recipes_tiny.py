@@ -30,7 +30,7 @@ def task() -> Task:
 
 def _stream(task: Task, seed: int = 0) -> recipe.ExampleStream:
     recordings = recipe.load_recordings(_starter("train")[:6])
-    config = replace(recipe.DEFAULTS, batch_size=6, seed=seed)
+    config = replace(recipe.DEFAULTS, steps=5, batch_size=6, seed=seed)
     return recipe.ExampleStream(recordings, task, None, config, pool_size=12)
 
 
@@ -106,7 +106,7 @@ def test_the_same_seed_gives_the_same_examples_and_another_gives_others(task: Ta
 
 def test_every_example_is_whole(task: Task) -> None:
     stream = _stream(task)
-    for step in range(4):
+    for step in range(5):
         for example in stream(step):
             assert example.samples.shape == (recipe.N_SAMPLES,)
             assert np.isfinite(example.samples).all() and np.abs(example.samples).max() <= 1.0
@@ -123,6 +123,11 @@ def test_each_caption_is_read_as_its_own_label(task: Task) -> None:
     answers = [ScorableAnswer(captions[label.name], None) for label in task.labels]
     decided = [decision.label for decision in scorer.decide(answers, task.labels)]
     assert decided == [label.name for label in task.labels]
+
+
+def test_the_last_steps_show_single_clips_without_a_teacher(task: Task) -> None:
+    for example in _stream(task)(4):
+        assert len(example.answers) == 1 and example.teacher_scores is None
 
 
 @pytest.mark.parametrize("fold", [0, 5])

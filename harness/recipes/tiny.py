@@ -9,7 +9,8 @@ tilt and position, half of the time mixed with a second clip, half of the time o
 from them by seed and step, and masks spans of time and frequency anew. So two models given one seed hear the same
 clips in the same order. A mixture's answer is both answers, weighted by their share of energy (between-class
 learning, arXiv 1711.10282). The teacher hears the mixture itself; its 521 scores of every half second are learned by a
-head on the encoder that is thrown away afterwards (distillation, as DASS was trained: arXiv 2407.04082).
+head on the encoder that is thrown away afterwards (distillation, as DASS was trained: arXiv 2407.04082). In the last
+fifth of the steps the clips are nearly as recorded, one at a time, and only their names are learned.
 """
 
 from __future__ import annotations
@@ -40,15 +41,18 @@ LEAKED_SOURCES = frozenset({"19898", "169127", "4211"})
 TRAINING_FOLDS = frozenset({1, 2, 3, 4})
 # Examples made ahead: 1.3 GB as 16-bit samples, some two minutes of work on one core.
 POOL = 8192
+POLISH_POOL = 4096
 TEACHER_BATCH = 16
 CAPTIONS_FILE = Path(__file__).with_name("tiny_captions.csv")
 
 DEFAULTS = TrainConfig(
-    steps=4800,
+    steps=6000,
     batch_size=16,
     learning_rate=2e-3,
     weight_decay=0.05,
     warmup_steps=300,
+    polish_share=0.2,
+    polish_rate=1e-3,
     average=0.999,
     teacher_weight=0.3,
     gradient_clip=1.0,
@@ -232,12 +236,20 @@ class ExampleStream:
     def __call__(self, step: int) -> list[TrainingExample]:
         """The batch of a step."""
         random = np.random.default_rng((self.config.seed, 1, step))
-        numbers = random.integers(0, self.pool_size, size=self.config.batch_size)
-        return [self._masked(self.pool[number], random) for number in numbers]
+        is_polish = step >= self.config.first_round
+        pool = self.polish_pool if is_polish else self.pool
+        numbers = random.integers(0, len(pool), size=self.config.batch_size)
+        return [self._masked(pool[number], random, 1 if is_polish else 2) for number in numbers]
+
+    @cached_property
+    def polish_pool(self) -> list[PoolEntry]:
+        """Examples of the last steps: single clips, little changed, without a teacher."""
+        made = [self._make_plain(number) for number in range(min(self.pool_size, POLISH_POOL))]
+        return [PoolEntry(_to_16_bits(samples), prompt, answers, None) for samples, prompt, answers in made]
 
     @cached_property
     def pool(self) -> list[PoolEntry]:
-        """Every example, without masks."""
+        """Examples of all other steps, without masks."""
         entries: list[PoolEntry] = []
         for start in range(0, self.pool_size, TEACHER_BATCH):
             made = [self._make(number) for number in range(start, min(start + TEACHER_BATCH, self.pool_size))]
@@ -251,14 +263,14 @@ class ExampleStream:
         return list(self.teacher.tag(clips).astype(np.float16))
 
     @staticmethod
-    def _masked(entry: PoolEntry, random: augment.Generator) -> TrainingExample:
+    def _masked(entry: PoolEntry, random: augment.Generator, n_masks: int) -> TrainingExample:
         return TrainingExample(
             samples=entry.samples.astype(np.float32) / 32768.0,
             prompt=entry.prompt,
             answers=entry.answers,
             teacher_scores=entry.teacher_scores,
-            frame_masks=augment.masks(N_FRAMES, 2, 64, random),
-            mel_masks=augment.masks(N_MELS, 2, 24, random),
+            frame_masks=augment.masks(N_FRAMES, n_masks, 32 * n_masks, random),
+            mel_masks=augment.masks(N_MELS, n_masks, 12 * n_masks, random),
         )
 
     def _make(self, number: int) -> tuple[augment.Samples, str, tuple[tuple[str, float], ...]]:
@@ -274,6 +286,16 @@ class ExampleStream:
         prompt = "classify" if random.random() < 0.7 else "ltu"
         answers = tuple((self.answers[prompt][label], weight) for label, weight in parts)
         return self._finish(samples, random), self.prompts[prompt], answers
+
+    def _make_plain(self, number: int) -> tuple[augment.Samples, str, tuple[tuple[str, float], ...]]:
+        """One clip at another place, and up to 10 % faster or slower and 6 dB louder or softer."""
+        random = np.random.default_rng((self.config.seed, 2, number))
+        recording = self.recordings[int(random.choice(len(self.recordings), p=self.odds))]
+        samples = augment.change_speed(recording.samples, float(np.exp(random.uniform(-0.1, 0.1))), RATE_HZ)
+        samples = augment.place(samples, N_SAMPLES, random) * augment.decibel(float(random.uniform(-6, 6)))
+        prompt = "classify" if random.random() < 0.7 else "ltu"
+        answers = ((self.answers[prompt][recording.label], 1.0),)
+        return np.clip(samples, -1.0, 1.0).astype(np.float32), self.prompts[prompt], answers
 
     def _vary(self, recording: Recording, random: augment.Generator) -> augment.Samples:
         """One recording at another speed, tilt and place."""
