@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from models.nn.checkpoint import load_strictly
 from models.nn.connector import PoolConnector
+from models.nn.layers import Mlp, drop_path
 
 PATCH = 16  # mel bins, and frames (160 ms)
 
@@ -70,19 +71,6 @@ class Attention(nn.Module):
         return out
 
 
-class Mlp(nn.Module):
-    """Two linear layers with GELU between."""
-
-    def __init__(self, width: int, hidden: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(width, hidden)
-        self.fc2 = nn.Linear(hidden, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.fc2(functional.gelu(self.fc1(x)))
-        return out
-
-
 class AstBlock(nn.Module):
     """x + attention(norm(x)), then x + MLP(norm(x)). `norm_suffix` picks the pair of norms in use.
 
@@ -99,16 +87,10 @@ class AstBlock(nn.Module):
             self.add_module(f"norm1{suffix}", nn.LayerNorm(config.width))
             self.add_module(f"norm2{suffix}", nn.LayerNorm(config.width))
 
-    def _drop(self, branch: Tensor) -> Tensor:
-        if not self.training or self.drop_path == 0.0:
-            return branch
-        keep = torch.rand(branch.shape[0], 1, 1, device=branch.device) >= self.drop_path
-        return branch * (keep / (1.0 - self.drop_path))
-
     def forward(self, x_BLC: Tensor) -> Tensor:
         norm1, norm2 = self.get_submodule(f"norm1{self.norm_suffix}"), self.get_submodule(f"norm2{self.norm_suffix}")
-        x_BLC = x_BLC + self._drop(self.attn(norm1(x_BLC)))
-        out: Tensor = x_BLC + self._drop(self.mlp(norm2(x_BLC)))
+        x_BLC = x_BLC + drop_path(self.attn(norm1(x_BLC)), self.drop_path, self.training)
+        out: Tensor = x_BLC + drop_path(self.mlp(norm2(x_BLC)), self.drop_path, self.training)
         return out
 
 

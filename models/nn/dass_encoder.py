@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.nn.checkpoint import load_strictly
+from models.nn.layers import Mlp, drop_path
 from models.nn.selective_scan import selective_scan
 
 N_DIRECTIONS = 4
@@ -123,19 +124,6 @@ class SelectiveScan2d(nn.Module):
         return out
 
 
-class Mlp(nn.Module):
-    """Two linear layers with GELU between."""
-
-    def __init__(self, width: int, hidden: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(width, hidden)
-        self.fc2 = nn.Linear(hidden, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.fc2(functional.gelu(self.fc1(x)))
-        return out
-
-
 class DassBlock(nn.Module):
     """x + SS2D(norm(x)), then x + MLP(norm2(x)); each branch is dropped for whole clips at `drop_path` in training."""
 
@@ -147,15 +135,9 @@ class DassBlock(nn.Module):
         self.norm2 = nn.LayerNorm(width)
         self.mlp = Mlp(width, int(width * mlp_ratio))
 
-    def _drop(self, branch: Tensor) -> Tensor:
-        if not self.training or self.drop_path == 0.0:
-            return branch
-        keep = torch.rand(branch.shape[0], 1, 1, 1, device=branch.device) >= self.drop_path
-        return branch * (keep / (1.0 - self.drop_path))
-
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        x_BHWC = x_BHWC + self._drop(self.op(self.norm(x_BHWC)))
-        return x_BHWC + self._drop(self.mlp(self.norm2(x_BHWC)))
+        x_BHWC = x_BHWC + drop_path(self.op(self.norm(x_BHWC)), self.drop_path, self.training)
+        return x_BHWC + drop_path(self.mlp(self.norm2(x_BHWC)), self.drop_path, self.training)
 
 
 class DassStage(nn.Module):
