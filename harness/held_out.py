@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from harness import registry
 from harness.contracts import AudioItem, Query, Task, TrainableModel
 from harness.errors import PluginError
+from harness.promises import checked_answers
 from harness.scoring import ScoreReport, ScoringInput, score_items
 
 BATCH = 16
@@ -26,7 +27,7 @@ def score_held_out(model: TrainableModel, task: Task, items: Sequence[AudioItem]
     for start in range(0, len(items), BATCH):
         batch = items[start : start + BATCH]
         queries = [Query(i.item_id, i.source.load(model.sample_rate_hz), prompt, labels) for i in batch]
-        for item, answer in zip(batch, model.answer(queries), strict=True):
+        for item, answer in zip(batch, checked_answers(model.answer(queries), len(queries)), strict=True):
             if answer.error is not None:
                 raise PluginError(f"the model failed on '{item.item_id}': {answer.error}")
             inputs.append(

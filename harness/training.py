@@ -238,7 +238,8 @@ class Trainer:
     def run(self, on_line: Callable[[Mapping[str, float]], None]) -> None:
         """All steps that are left; `on_line` hears each line of the curve, with the speed of this session."""
         # What a recipe makes ahead, it makes at its first batch: not a part of the time of a step.
-        self.batches(self.step)
+        if self.step < self.config.steps:
+            self.batches(self.step)
         n_timed, timed_s = 0, 0.0
         while self.step < self.config.steps:
             started = time.perf_counter()
@@ -337,7 +338,7 @@ def read_json(path: Path) -> Any:
 
 def parameter_groups(network: Any, weight_decay: float) -> list[dict[str, Any]]:
     """Matrices decay; vectors (norms, biases), embeddings' positions and the scan's own parameters do not."""
-    spared = ("A_log", "A_logs", "D", "Ds", "dt_projs_bias", "pos_embed_a", "modality_a")
+    spared = ("A_log", "A_logs", "dt_projs_bias", "pos_embed_a", "modality_a")
     decays: list[Any] = []
     spares: list[Any] = []
     for name, parameter in network.named_parameters():

@@ -112,6 +112,7 @@ class LalmAdapter:
         self.name = spec.name
         self.max_new_tokens = max_new_tokens
         self._weights_path = Path(weights) if weights else WEIGHTS_FOLDER / f"{spec.name}-{spec.variant}.safetensors"
+        self._weights: WeightsFile | None = None
         self._network: AudioLanguageModel | None = None
         self._device = "cpu"
 
@@ -130,7 +131,7 @@ class LalmAdapter:
         torch_dtype = getattr(torch, dtype, None)
         if not isinstance(torch_dtype, torch.dtype) or not torch_dtype.is_floating_point:
             raise UsageError(f"'{dtype}' is no floating type of torch; use float32, bfloat16 or float16")
-        read_weights_header(self._weights_path, self.spec)
+        self._weights = read_weights_header(self._weights_path, self.spec)
         network = self._build()
         try:
             load_model(network, self._weights_path, strict=True)
@@ -160,7 +161,8 @@ class LalmAdapter:
 
     def describe(self) -> ModelDescription:
         """Facts for the record, from the weights file's header; torch is not imported."""
-        weights = read_weights_header(self._weights_path, self.spec)
+        # Hashed here and once more by load, not at every description: a file of weights may hold many gigabytes.
+        self._weights = weights = self._weights or read_weights_header(self._weights_path, self.spec)
         generation: dict[str, OptionValue] = {"decoding": "greedy", "max_new_tokens": self.max_new_tokens}
         decides = [self.spec.name, self.spec.variant, self.spec.length_policy, generation, weights.sha256]
         return ModelDescription(

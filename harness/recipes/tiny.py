@@ -283,9 +283,15 @@ class ExampleStream:
             share = float(random.uniform(0.05, 0.95))
             samples = augment.mix(samples, self._vary(second, random), share)
             parts = [(first.label, share), (second.label, 1.0 - share)]
+        question = self._question(parts, random)
+        return self._finish(samples, random), *question
+
+    def _question(
+        self, parts: Sequence[tuple[str, float]], random: augment.Generator
+    ) -> tuple[str, tuple[tuple[str, float], ...]]:
+        """One of the prompts, and the weighted answers to it."""
         prompt = "classify" if random.random() < 0.7 else "ltu"
-        answers = tuple((self.answers[prompt][label], weight) for label, weight in parts)
-        return self._finish(samples, random), self.prompts[prompt], answers
+        return self.prompts[prompt], tuple((self.answers[prompt][label], weight) for label, weight in parts)
 
     def _make_plain(self, number: int) -> tuple[augment.Samples, str, tuple[tuple[str, float], ...]]:
         """One clip at another place, and up to 10 % faster or slower and 6 dB louder or softer."""
@@ -293,9 +299,8 @@ class ExampleStream:
         recording = self.recordings[int(random.choice(len(self.recordings), p=self.odds))]
         samples = augment.change_speed(recording.samples, float(np.exp(random.uniform(-0.1, 0.1))), RATE_HZ)
         samples = augment.place(samples, N_SAMPLES, random) * augment.decibel(float(random.uniform(-6, 6)))
-        prompt = "classify" if random.random() < 0.7 else "ltu"
-        answers = ((self.answers[prompt][recording.label], 1.0),)
-        return np.clip(samples, -1.0, 1.0).astype(np.float32), self.prompts[prompt], answers
+        clipped = np.clip(samples, -1.0, 1.0).astype(np.float32)
+        return clipped, *self._question([(recording.label, 1.0)], random)
 
     def _vary(self, recording: Recording, random: augment.Generator) -> augment.Samples:
         """One recording at another speed, tilt and place."""
