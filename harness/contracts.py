@@ -7,7 +7,7 @@ line into a `Decision`; a `Metric` sees `Scored` items and returns a number.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
@@ -61,6 +61,20 @@ class AudioSource(Protocol):
 
     def duration_s(self) -> float | None:
         """Length from the header alone, in seconds; None when the header does not tell."""
+
+
+@runtime_checkable
+class BlockSource(AudioSource, Protocol):
+    """Audio that can also be heard block by block, so that hours of it never are in memory at once."""
+
+    def blocks(self, sample_rate_hz: int) -> Iterator[npt.NDArray[np.float32]]:
+        """The samples that `load` would give, in order; each block is float32, (n,), at most some seconds long.
+
+        Every call begins anew.
+
+        Raises:
+            AudioError: as `load` would, when the trouble is reached.
+        """
 
 
 # --- tasks -----------------------------------------------------------------------------------------------------------
@@ -251,6 +265,66 @@ class InspectableModel(ModelAdapter, Protocol):
 
     def kernels_on(self, device: str, dtype: str) -> Mapping[str, str]:
         """The implementations that would run on a device of torch, as `ModelDescription.kernels` names them."""
+
+
+# --- cost ------------------------------------------------------------------------------------------------------------
+
+Component = Literal["front_end", "encoder", "connector", "prefill", "decode"]
+
+
+class Meter(Protocol):
+    """What a model tells while it answers, so that time, memory and operations can be told apart by component."""
+
+    def enter(self, component: Component) -> None:
+        """The work goes over to this component; long audio goes through them in turns, block by block."""
+
+    def token(self) -> None:
+        """One more answer token is known on the host."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Floating-point operations of one component: one multiplication or one addition is one.
+
+    `flops` are those of matrix products, convolutions, attention and scans, from shapes alone; `macs` the
+    multiply-additions among them; `other` norms, activations and the like. `parts` splits `flops` finer
+    ("attention", "scan", "linear", ...).
+    """
+
+    flops: int
+    macs: int
+    other: int
+    parts: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StateBytes:
+    """What a language model keeps to go on after some tokens: a cache that grows, a state that does not."""
+
+    growing: int
+    constant: int
+
+
+@runtime_checkable
+class CostedModel(ModelAdapter, Protocol):
+    """A model whose cost can be measured and computed by component: optional."""
+
+    def answer_metered(
+        self, clips: Sequence[AudioClip], prompt: str, n_answer_tokens: int, meter: Meter
+    ) -> Sequence[Sequence[int]]:
+        """Answer with exactly so many tokens a clip, the likeliest each time, the end token no end.
+
+        The very path of `answer`, but for that. Returns token ids.
+        """
+
+    def train_step(self, clips: Sequence[AudioClip], prompt: str, answer: str, meter: Meter) -> float:
+        """One forward and backward pass through the trainable parts, without a step of an optimiser; the loss."""
+
+    def work(self, n_samples: int, prompt: str, n_answer_tokens: int, n_clips: int = 1) -> Mapping[Component, Work]:
+        """Operations of `answer_metered` on clips of so many samples, from formulas and without running anything."""
+
+    def state_bytes(self, n_tokens: int) -> StateBytes:
+        """Bytes of what the language model keeps for one clip after so many tokens, audio and text together."""
 
 
 # --- scoring ---------------------------------------------------------------------------------------------------------
