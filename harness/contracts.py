@@ -402,6 +402,14 @@ class TrainingExample:
     mel_masks: tuple[tuple[int, int], ...] = ()
 
 
+@dataclass(frozen=True)
+class Question:
+    """What an example asks, and its weighted answers, as in `TrainingExample`."""
+
+    prompt: str
+    answers: tuple[tuple[str, float], ...]
+
+
 @runtime_checkable
 class TrainableModel(ModelAdapter, Protocol):
     """A model that a recipe can train. Tensors are torch's; the type stays open so that this file needs no torch."""
@@ -419,6 +427,17 @@ class TrainableModel(ModelAdapter, Protocol):
 
     def save(self, path: Path, trained_on: str) -> None:
         """Write the weights (safetensors) that `load` reads, and one sentence on what they learned from."""
+
+
+@runtime_checkable
+class EncodingModel(Protocol):
+    """A trainable model whose encoder can hear an example once, for many lessons of what comes after it: optional."""
+
+    def encode(self, examples: Sequence[TrainingExample]) -> npt.NDArray[np.float16]:
+        """What the encoder makes of each example, without gradients; the first axis is the examples'."""
+
+    def answering_losses(self, encoded: npt.NDArray[np.float16], questions: Sequence[Question]) -> Mapping[str, Any]:
+        """As `losses`, from what `encode` gave; each question is an example's prompt and answers."""
 
 
 @runtime_checkable

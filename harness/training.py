@@ -6,6 +6,7 @@ batches that an uninterrupted one would have seen. The folder of a run holds
     config.json       what was asked for, written first; a folder of another configuration is refused
     curve.jsonl       one line every `log_every` steps: losses, learning rate, gradient norm, clips per second
     checkpoint.pt     weights, average, optimiser and step; written anew, then renamed
+    encoded.npy, encoded.json   what the frozen encoder made of the second round's examples; deleted in the end
     first_round.safetensors   what the first round trained, averaged; another training may start its second from it
     weights.safetensors   the result: the exponential average of the weights
     record.json       what was learned from, versions, machine, times and held-out scores, written last
@@ -18,12 +19,13 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness.contracts import AudioItem, OptionValue, Task, TrainableModel, TrainingExample
+from harness.contracts import AudioItem, EncodingModel, OptionValue, Task, TrainableModel, TrainingExample
+from harness.encoded_examples import EncodedExamples
 from harness.environment import describe_environment
 from harness.errors import RecordError, UsageError
 from harness.held_out import score_held_out
@@ -45,14 +47,16 @@ class TrainConfig:
     """How long and how fast to learn. Rates are of AdamW; the schedule is a linear warm-up, then a cosine to 0.
 
     The last `second_share` of the steps are a second round: it starts from the first round's average of weights, with a
-    fresh optimiser and a warm-up and a cosine from `second_rate` of its own, and with `second_freezes` it leaves alone
-    what the first trained. What a recipe shows a model then is its choice.
+    fresh optimiser and a warm-up and a cosine from `second_rate` of its own, in batches of `second_batch_size`, and
+    with `second_freezes` it leaves alone what the first trained. What a recipe shows a model then is its choice. With
+    `second_pool` above 0 the frozen encoder hears so many examples once, and the round draws from what it made of
+    them, each example once before any comes again; with 0 every example is new.
 
     A loss named "teacher" counts `teacher_weight`, one named "teacher_logits" `logit_weight`, any other 1. What a round
-    leaves is an exponential average of its weights, `average` and `second_average` its decay per step. The average
-    begins at the weights after the round's first step, of which decay ** steps is left in the end: a short round needs
-    a small decay. `precision` is "float32", or "bfloat16" for torch's autocast: weights, averages and optimiser stay in
-    float32 either way.
+    leaves is an exponential average of its weights, `average` and `second_average` its decay per step.
+    The average begins at the weights after the round's first step, of which decay ** steps is left in the end: a short
+    round needs a small decay. `precision` is "float32", or "bfloat16" for torch's autocast: weights, averages and
+    optimiser stay in float32 either way.
     """
 
     steps: int
@@ -62,6 +66,8 @@ class TrainConfig:
     warmup_steps: int
     second_share: float
     second_rate: float
+    second_batch_size: int
+    second_pool: int
     second_freezes: bool
     average: float
     second_average: float
@@ -81,7 +87,7 @@ class TrainConfig:
         Raises:
             UsageError: a count is not positive, or a rate is out of range.
         """
-        for name in ("steps", "batch_size", "threads", "checkpoint_every", "log_every"):
+        for name in ("steps", "batch_size", "second_batch_size", "threads", "checkpoint_every", "log_every"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.seed < 0:
@@ -92,6 +98,10 @@ class TrainConfig:
             raise UsageError(f"precision must be float32 or bfloat16, not {self.precision}")
         if not 0 <= self.second_share < 1:
             raise UsageError(f"second_share must be in [0, 1), not {self.second_share}")
+        if self.second_pool and not self.second_freezes:
+            raise UsageError("second_pool is for an encoder that stays as it is: it needs second_freezes")
+        if 0 < self.second_pool < self.second_batch_size:
+            raise UsageError(f"second_pool must be 0 or at least second_batch_size, not {self.second_pool}")
         for name in ("average", "second_average"):
             if not 0 <= getattr(self, name) < 1:
                 raise UsageError(f"{name} must be in [0, 1), not {getattr(self, name)}")
@@ -100,6 +110,10 @@ class TrainConfig:
     def first_round(self) -> int:
         """Steps before the second round."""
         return self.steps - round(self.steps * self.second_share)
+
+    def batch_size_at(self, step: int) -> int:
+        """Examples of a step, counted from 0."""
+        return self.batch_size if step < self.first_round else self.second_batch_size
 
 
 @dataclass(frozen=True)
@@ -162,7 +176,12 @@ class Trainer:
     """
 
     def __init__(
-        self, model: TrainableModel, batches: Batches, config: TrainConfig, folder: Path, n_teacher_scores: int
+        self,
+        model: TrainableModel,
+        batches: Batches,
+        config: TrainConfig,
+        folder: Path,
+        n_teacher_scores: int,
     ) -> None:
         import torch
 
@@ -176,6 +195,7 @@ class Trainer:
         self.sums: dict[str, float] = {}
         self.n_summed = 0
         self.trained_s = 0.0
+        self._encoded: EncodedExamples | None = None
 
     def _start_round(self) -> None:
         """A fresh optimiser, and an average that begins at the weights as they are."""
@@ -286,7 +306,7 @@ class Trainer:
             group["lr"] = rate
         is_bfloat16 = self.config.precision == "bfloat16"
         with torch.autocast(self.config.device.split(":")[0], torch.bfloat16, enabled=is_bfloat16):
-            losses = self.model.losses(self.batches(self.step))
+            losses = self._losses()
         total = sum(self._weight(name) * loss for name, loss in losses.items())
         if not bool(torch.isfinite(total.detach())):
             raise RecordError(f"the loss is {total.item()} at step {self.step}; the checkpoint is as before")
@@ -301,12 +321,40 @@ class Trainer:
         parts = {f"{name}_loss": value.item() for name, value in losses.items()}
         return {**parts, "learning_rate": rate, "gradient_norm": float(norm)}
 
+    def _losses(self) -> Mapping[str, Any]:
+        """Of the step's batch: new examples, or in a second round with a pool some that were encoded before."""
+        config, second_step = self.config, self.step - self.config.first_round
+        if second_step < 0 or not config.second_pool:
+            return self.model.losses(self.batches(self.step))
+        if not isinstance(self.model, EncodingModel):
+            raise UsageError(f"the model '{self.model.name}' cannot encode examples once: set second_pool to 0")
+        if self._encoded is None:
+            self._encoded = self._encode(self.model)
+        drawn = self._encoded.draw(second_step, config.second_batch_size, config.seed)
+        return self.model.answering_losses(*drawn)
+
+    def _encode(self, model: EncodingModel) -> EncodedExamples:
+        """The pool, from this folder where it is whole, else by the frozen encoder as the first round left it."""
+        import torch
+
+        def encoded_batches() -> Iterator[tuple[Any, Sequence[TrainingExample]]]:
+            self.network.eval()
+            n_batches = -(-self.config.second_pool // self.config.second_batch_size)
+            for batch in range(n_batches):
+                examples = self.batches(self.config.first_round + batch)
+                with torch.no_grad():
+                    yield model.encode(examples), examples
+
+        found = EncodedExamples.make_or_open(self.folder, self.config.second_pool, encoded_batches())
+        self.network.train()
+        return found
+
     def _weight(self, loss: str) -> float:
         return {"teacher": self.config.teacher_weight, "teacher_logits": self.config.logit_weight}.get(loss, 1.0)
 
     def run(self, on_line: Callable[[Mapping[str, float]], None]) -> None:
         """All steps that are left; `on_line` hears each line of the curve, with the speed of this session."""
-        n_timed, timed_s = 0, 0.0
+        n_timed, timed_s = 0, 0.0  # clips, seconds
         while self.step < self.config.steps:
             started = time.perf_counter()
             for name, value in self.take_step().items():
@@ -314,11 +362,12 @@ class Trainer:
             self.n_summed += 1
             is_round_end = self.step == self.config.first_round < self.config.steps
             elapsed_s = time.perf_counter() - started
-            n_timed, timed_s, self.trained_s = n_timed + 1, timed_s + elapsed_s, self.trained_s + elapsed_s
+            n_timed += self.config.batch_size_at(self.step - 1)
+            timed_s, self.trained_s = timed_s + elapsed_s, self.trained_s + elapsed_s
             is_last = self.step == self.config.steps
             if self.step % self.config.log_every == 0 or is_round_end or is_last:
                 line = {"step": self.step, **{name: value / self.n_summed for name, value in self.sums.items()}}
-                line["clips_per_s"] = n_timed * self.config.batch_size / timed_s
+                line["clips_per_s"] = n_timed / timed_s
                 _append_line(self.folder / CURVE, line)
                 on_line(line)
                 self.sums, self.n_summed, n_timed, timed_s = {}, 0, 0, 0.0
@@ -377,6 +426,7 @@ def train(
         model.save(folder / WEIGHTS, prepared.trained_on)
         record = _record_of(model, prepared, config, folder, trainer.trained_s, model_options)
         write_atomically(folder / RECORD, json.dumps(record, indent=2) + "\n")
+        EncodedExamples.delete(folder)
     return TrainOutcome(folder, record, already_done=False)
 
 

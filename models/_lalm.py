@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.contracts import Answer, ModelDescription, OptionValue, Query, TrainingExample
+from harness.contracts import Answer, ModelDescription, OptionValue, Query, Question, TrainingExample
 from harness.errors import OptionError, UsageError
 from harness.foreign import pass_over_broken_torchaudio
 from models._weights_files import (
@@ -30,6 +30,8 @@ from models._weights_files import (
 from models.nn.sampling import Sampling
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import torch
 
     from models.nn.features import Normalisation
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
 
 SAMPLE_RATE_HZ = 16_000
 TINY = "tiny"
+# What a training adds to the network beside what is saved.
+TEACHER_HEAD = "teacher_head"
 # Log-odds of a score of 0.2 %, a tagger's usual one for one class of some hundreds.
 TEACHER_BIAS = -6.0
 # Scores below this are taken as this when their log-odds are learned.
@@ -266,7 +270,7 @@ class LalmAdapter:
             # then learn to hear in the very same steps.
             nn.init.zeros_(head.weight)
             nn.init.constant_(head.bias, TEACHER_BIAS)
-            network.add_module("teacher_head", head)
+            network.add_module(TEACHER_HEAD, head)
         self._network = network.to(device)
         return self._network
 
@@ -288,13 +292,31 @@ class LalmAdapter:
         encoded = network.hear.encode(features_BTM)
         losses: dict[str, Any] = {}
         if any(example.answers for example in examples):
-            losses["text"] = self._text_loss(network.hear.connect(encoded), examples)
+            questions = [Question(example.prompt, example.answers) for example in examples]
+            losses["text"] = self._text_loss(network.hear.connect(encoded), questions)
         if all(example.teacher_scores is not None for example in examples):
             targets = torch.stack([torch.as_tensor(e.teacher_scores).float() for e in examples]).to(encoded.device)
             losses |= self._teacher_losses(network.hear.timeline(encoded), targets)
         return losses
 
-    def _text_loss(self, audio: torch.Tensor, examples: Sequence[TrainingExample]) -> torch.Tensor:
+    def encode(self, examples: Sequence[TrainingExample]) -> npt.NDArray[np.float16]:
+        """The encoder's maps of examples, shape (B, F, T, C): what the connector takes."""
+        import torch
+
+        with self._scanning():
+            features = torch.stack([self._training_features(example) for example in examples])
+            encoded: npt.NDArray[np.float16] = self._require_network().hear.encode(features).half().cpu().numpy()
+        return encoded
+
+    def answering_losses(self, encoded: npt.NDArray[np.float16], questions: Sequence[Question]) -> Mapping[str, Any]:
+        """The mean "text" loss of `losses`, from what `encode` gave."""
+        import torch
+
+        with self._scanning():
+            maps = torch.from_numpy(encoded).to(self._device).float()
+            return {"text": self._text_loss(self._require_network().hear.connect(maps), questions)}
+
+    def _text_loss(self, audio: torch.Tensor, examples: Sequence[Question]) -> torch.Tensor:
         import torch
 
         rows = [(i, answer, weight) for i, e in enumerate(examples) for answer, weight in e.answers]
@@ -312,7 +334,7 @@ class LalmAdapter:
         from torch.nn import functional
 
         moments_BCT = functional.adaptive_avg_pool1d(timeline_BTC.transpose(1, 2), targets_BTS.shape[1])
-        logits_BTS = self._require_network().get_submodule("teacher_head")(moments_BCT.transpose(1, 2)).float()
+        logits_BTS = self._require_network().get_submodule(TEACHER_HEAD)(moments_BCT.transpose(1, 2)).float()
         # Summed over classes: nearly all of the 521 targets are near zero, and a mean would drown the few.
         summed = functional.binary_cross_entropy_with_logits(logits_BTS, targets_BTS, reduction="sum")
         # Log-odds tell how far from each class the rest are, which scores near zero hide.
@@ -327,7 +349,7 @@ class LalmAdapter:
         from safetensors.torch import save_file
 
         network = self._require_network()
-        kept = {name: t for name, t in network.state_dict().items() if not name.startswith("teacher_head.")}
+        kept = {name: t for name, t in network.state_dict().items() if name.partition(".")[0] != TEACHER_HEAD}
         # A weight that two modules share is kept once, under its first name.
         owners = {tensor.data_ptr(): name for name, tensor in reversed(kept.items())}
         kept = {name: tensor for name, tensor in kept.items() if owners[tensor.data_ptr()] == name}

@@ -43,7 +43,7 @@ class _Mute:
 
 def _stream(task: Task, seed: int = 0) -> recipe.ExampleStream:
     recordings = recipe.load_recordings(_starter("train")[:6])
-    config = replace(recipe.DEFAULTS, steps=5, second_share=0.2, batch_size=6, seed=seed)
+    config = replace(recipe.DEFAULTS, steps=5, second_share=0.2, batch_size=6, second_batch_size=6, seed=seed)
     return recipe.ExampleStream(recordings, recipe.load_nameless()[:3], task, _Mute(), config)
 
 

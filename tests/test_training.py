@@ -62,8 +62,9 @@ from harness.contracts import TrainingExample
 from harness.training import Prepared, Recipe, TrainConfig
 
 DEFAULTS = TrainConfig(steps=40, batch_size=4, learning_rate=0.01, weight_decay=0.1, warmup_steps=5, second_share=0.25,
-    second_rate=0.005, second_freezes=False, average=0.9, second_average=0.9, teacher_weight=0.0, logit_weight=0.0,
-    gradient_clip=1.0, precision="float32", seed=0, threads=1, device="cpu", checkpoint_every=3, log_every=2)
+    second_rate=0.005, second_batch_size=4, second_pool=0, second_freezes=False, average=0.9, second_average=0.9,
+    teacher_weight=0.0, logit_weight=0.0, gradient_clip=1.0, precision="float32", seed=0, threads=1, device="cpu",
+    checkpoint_every=3, log_every=2)
 
 
 class Noise:
@@ -165,6 +166,8 @@ CONFIG = TrainConfig(
     warmup_steps=2,
     second_share=0.0,
     second_rate=1.0,
+    second_batch_size=2,
+    second_pool=0,
     second_freezes=False,
     average=0.9,
     second_average=0.9,
@@ -198,6 +201,8 @@ def test_the_last_share_of_the_steps_is_a_round_of_its_own() -> None:
 
 class _TwoParts:
     """An ear that both rounds train, and a mouth that the first round leaves alone."""
+
+    name = "two parts"
 
     def __init__(self, mouths: int = 1) -> None:
         self.mouths = mouths
@@ -272,6 +277,84 @@ def test_a_second_round_that_freezes_leaves_alone_what_the_first_trained(tmp_pat
     trainer.run(lambda line: None)
     kept, left = load_file(tmp_path / "a" / "first_round.safetensors"), trainer.network.state_dict()
     assert all(bool((kept[name] == left[name]).all()) for name in kept)
+
+
+class _Pooled(_TwoParts):
+    """Hears an example once, and learns to answer from what it heard."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: list[int] = []
+        self.drawn: list[list[float]] = []
+
+    def encode(self, examples: Any) -> Any:
+        import numpy as np
+
+        self.heard += [int(example.samples[0]) for example in examples]
+        return np.stack([example.samples[:2] for example in examples]).astype(np.float16)
+
+    def answering_losses(self, encoded: Any, questions: Any) -> Mapping[str, Any]:
+        import torch
+
+        assert [question.prompt for question in questions] == [f"{row[0]:.0f}" for row in encoded]
+        self.drawn.append([float(row[0]) for row in encoded])
+        return {"text": self.net["mouth"](torch.from_numpy(encoded).float()).square().mean()}
+
+
+def _pooled(folder: Path, model: Any) -> Trainer:
+    from dataclasses import replace
+
+    import numpy as np
+
+    from harness.contracts import TrainingExample
+
+    config = replace(CONFIG, second_share=0.5, second_freezes=True, second_batch_size=3, second_pool=7)
+
+    def batches(step: int) -> Any:
+        first = 3 * (step - config.first_round)
+        numbers = range(first, first + 3) if first >= 0 else range(0)
+        return [TrainingExample(np.full(4, n, np.float32), str(n), (("", 1.0),)) for n in numbers]
+
+    folder.mkdir()
+    return Trainer(model, batches, config, folder, 0)
+
+
+def test_the_frozen_encoder_hears_each_example_of_the_pool_once(tmp_path: Path) -> None:
+    model = _Pooled()
+    _pooled(tmp_path / "a", model).run(lambda line: None)
+    assert model.heard == list(range(9))  # whole batches; the last two examples have no room in the pool of seven
+
+
+def test_every_example_of_the_pool_is_drawn_before_any_comes_again(tmp_path: Path) -> None:
+    model = _Pooled()
+    _pooled(tmp_path / "a", model).run(lambda line: None)
+    drawn = [number for batch in model.drawn for number in batch]
+    assert len(drawn) == 15
+    assert sorted(drawn[:7]) == sorted(drawn[7:14]) == list(range(7))
+    assert drawn[:7] != drawn[7:14]
+
+
+def test_a_pool_that_is_whole_is_not_heard_again(tmp_path: Path) -> None:
+    trainer = _pooled(tmp_path / "a", _Pooled())
+    trainer.run(lambda line: None)
+    again = _Pooled()
+    resumed = Trainer(again, trainer.batches, trainer.config, tmp_path / "a", 0)
+    resumed.step = 8
+    resumed.run(lambda line: None)
+    assert again.heard == []
+    assert again.drawn == trainer.model.drawn[3:]  # type: ignore[attr-defined]
+
+
+def test_a_pool_is_refused_where_the_encoder_goes_on_learning() -> None:
+    from dataclasses import replace
+
+    with pytest.raises(UsageError, match="second_freezes"):
+        replace(CONFIG, second_pool=8)
+
+
+def test_a_model_that_cannot_encode_once_is_told_to_do_without_a_pool(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="second_pool to 0"):
+        _pooled(tmp_path / "a", _TwoParts()).run(lambda line: None)
 
 
 def test_a_first_round_of_another_network_is_refused(tmp_path: Path) -> None:

@@ -115,18 +115,22 @@ class _Progress:
         """Say where training starts."""
         verb = "starts" if step == 0 else f"continues at step {step}"
         print(
-            f"{self._label}: training {verb}, {self._config.steps} steps of {self._config.batch_size} clips", flush=True
+            f"{self._label}: training {verb} of {self._config.steps}, {self._config.first_round} in the first round",
+            flush=True,
         )
 
     def line(self, line: Mapping[str, float]) -> None:
         """Say how it goes."""
         from harness.progress import duration_text
 
-        left_s = (self._config.steps - line["step"]) * self._config.batch_size / line["clips_per_s"]
+        step, config = int(line["step"]), self._config
+        # The second round's steps are not those that the speed was measured on, so only this round's are told.
+        end = config.first_round if step < config.first_round else config.steps
+        left_s = (end - step) * config.batch_size_at(step) / line["clips_per_s"]
         losses = " ".join(f"{key} {value:.3f}" for key, value in line.items() if key.endswith("_loss"))
         print(
             f"{self._label}: step {line['step']:.0f} of {self._config.steps}, {losses}, "
-            f"{line['clips_per_s']:.1f} clips/s, {duration_text(left_s)} left",
+            f"{line['clips_per_s']:.1f} clips/s, {duration_text(left_s)} left of this round",
             flush=True,
         )
 

@@ -11,12 +11,13 @@ Two rounds, after the papers' order (an encoder trained to tag, then a language 
                   other speeds, tilts, places and loudness. A head on the encoder's output says it, in scores and in
                   log-odds, and is thrown away in the end (distillation, as DASS was trained: arXiv 2407.04082).
                   No label is used, so two models with one encoder learn the same; `hearing_from` spares the second.
-    2  answering  the connector and the language model learn the answers from the encoder as it is. Half of the clips
-                  are nearly as recorded; half are changed more and mixed, and a mixture's answer is both answers,
-                  weighted by their share of energy (between-class learning, arXiv 1711.10282).
+    2  answering  the connector and the language model learn the answers from the encoder as it is (LTU's first stage,
+                  arXiv 2305.10790, freezes it too). It hears a pool of examples once; they are drawn again and again.
+                  Half of the clips are nearly as recorded; half are changed more and mixed, and a mixture's answer is
+                  both answers, weighted by their share of energy (between-class learning, arXiv 1711.10282).
 
-Every example is made when it is drawn, as a pure function of seed, step and place in the batch, and none is drawn
-twice. So two models given one seed hear the same clips in the same order.
+Every example is a pure function of seed, step and place in the batch, and none of the first round is drawn twice. So
+two models given one seed hear the same clips in the same order.
 """
 
 from __future__ import annotations
@@ -51,16 +52,20 @@ TRAINING_FOLDS = frozenset({1, 2, 3, 4})
 SOUNDS = Path(__file__).with_name("sounds")
 # How often a sound without a name is drawn in the hearing round: as the first of a mixture, as another.
 NAMELESS_FIRST, NAMELESS_OTHER = 0.1, 0.25
+# Versions of the recipe whose first round is the same.
+SAME_HEARING = frozenset({2, 3})
 CAPTIONS_FILE = Path(__file__).with_name("tiny_captions.csv")
 
 DEFAULTS = TrainConfig(
-    steps=4600,
+    steps=6400,
     batch_size=16,
     learning_rate=1.5e-3,
     weight_decay=0.05,
     warmup_steps=200,
-    second_share=1400 / 4600,
-    second_rate=2e-3,
+    second_share=3200 / 6400,
+    second_rate=1e-3,
+    second_batch_size=32,
+    second_pool=16_000,
     second_freezes=True,
     average=0.999,
     second_average=0.99,
@@ -144,7 +149,7 @@ class TinyRecipe:
     teacher: str | None
     hearing_from: Path | None = None
     name: str = "tiny"
-    version: int = 2
+    version: int = 3
     defaults: TrainConfig = DEFAULTS
 
     def prepare(self, config: TrainConfig, data_root: Path | None) -> Prepared:
@@ -211,6 +216,8 @@ def check_same_first_round(found: Mapping[str, Any], wanted: Mapping[str, Option
     """
     steps, share = found.get("steps", 0), found.get("second_share", 0)
     own = {**found, "first_round": steps - round(steps * share)}
+    if {own.get("recipe_version"), wanted.get("recipe_version")} <= SAME_HEARING:
+        own["recipe_version"] = wanted["recipe_version"]
     passed_over = {"hearing_from_sha256", "n_nameless"}
     unlike = sorted(name for name in wanted.keys() - passed_over if own.get(name) != wanted[name])
     if unlike:
@@ -303,7 +310,8 @@ class ExampleStream:
         """The batch of a step."""
         teacher = self.teacher if step < self.config.first_round else None
         make = self._hearing if teacher else self._answering
-        randoms = [np.random.default_rng((self.config.seed, step, place)) for place in range(self.config.batch_size)]
+        n_examples = self.config.batch_size_at(step)
+        randoms = [np.random.default_rng((self.config.seed, step, place)) for place in range(n_examples)]
         drafts = [make(random) for random in randoms]
         scores = teacher.tag([draft.samples for draft in drafts]) if teacher else [None] * len(drafts)
         return [

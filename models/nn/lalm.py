@@ -171,9 +171,11 @@ class AudioLanguageModel(nn.Module):
         starts = torch.tensor([len(prompt) for prompt in prompts], device=device)[:, None]
         ends = torch.tensor([len(text) for text in texts], device=device)[:, None]
         positions = torch.arange(longest, device=device)
-        counts_BL = ((positions >= starts) & (positions < ends)).float()
+        counts_BL = (positions >= starts) & (positions < ends)
         embeddings = torch.cat([audio_BAE, self.lm.embed(ids_BL).to(audio_BAE.dtype)], dim=1)
         hidden, _ = self.lm(embeddings[:, :-1])
-        logits = self.lm.head(hidden[:, audio_BAE.shape[1] - 1 :]).float()
-        losses_BL = functional.cross_entropy(logits.flatten(0, 1), ids_BL.flatten(), reduction="none").view_as(ids_BL)
-        return (losses_BL * counts_BL).sum(1) / counts_BL.sum(1)
+        # Logits of what counts alone: those of audio and prompt would be most of the language model's work.
+        asked_NE = hidden[:, audio_BAE.shape[1] - 1 :][counts_BL]
+        losses_N = functional.cross_entropy(self.lm.head(asked_NE).float(), ids_BL[counts_BL], reduction="none")
+        sums_B = torch.zeros(len(texts), device=device).index_add(0, counts_BL.nonzero()[:, 0], losses_N)
+        return sums_B / counts_BL.sum(1)
