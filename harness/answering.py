@@ -2,6 +2,9 @@
 
 A batch depends on nothing that came before it: the random generators are seeded anew for each, so that a run that was
 interrupted and continued says the same as one that was not.
+
+Short clips are decoded ahead, in a thread. A long one whose source has blocks is a batch of its own and reaches the
+model unread: what is wrong with it, and what is to be noted of it, is asked after the model's answer.
 """
 
 from __future__ import annotations
@@ -18,14 +21,18 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from harness.contracts import Answer, AudioClip, AudioItem, ModelAdapter, Query
+from harness.clips import LONG_S, UnreadClip
+from harness.contracts import Answer, AudioClip, AudioItem, AudioSource, BlockSource, ModelAdapter, Query
 from harness.errors import HarnessError, ItemError, ModelLimitError, PluginError
 from harness.promises import answer_problem, checked_answers
 from harness.records import Prediction
 
 _MESSAGE_LIMIT = 2000
 _AUDIO_AT_ONCE_S = 1200.0
-"""Clips that are held at a time last no longer together, but for a single one that does: 77 MB at 16 kHz."""
+"""Clips that are held at a time last no longer together, but for a single one that does: 77 MB at 16 kHz.
+
+Unread clips count too, since a model may ask for all their samples.
+"""
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,7 @@ class BatchItem:
 
 @dataclass(frozen=True)
 class HeardItem:
-    """An item after its audio was decoded, or could not be."""
+    """An item after its audio was decoded, or left unread, or could not be decoded."""
 
     item: AudioItem
     identity: str
@@ -71,6 +78,8 @@ class HeardItem:
 def partition(items: Sequence[BatchItem], size: int, max_audio_s: float | None) -> list[tuple[BatchItem, ...]]:
     """Batches of `size` items in order, or fewer where these would last longer than _AUDIO_AT_ONCE_S together.
 
+    A clip that stays unread is alone: no other has to be answered again when it turns out to be bad.
+
     Args:
         items: all items of a run.
         size: most items of a batch.
@@ -80,7 +89,7 @@ def partition(items: Sequence[BatchItem], size: int, max_audio_s: float | None) 
     batch: list[BatchItem] = []
     for item in items:
         is_full = len(batch) == size or _decoded_s([*batch, item], max_audio_s) > _AUDIO_AT_ONCE_S
-        if batch and is_full:
+        if batch and (is_full or any(_stays_unread(each, max_audio_s) for each in (batch[-1], item))):
             batches.append(tuple(batch))
             batch = []
         batch.append(item)
@@ -126,9 +135,10 @@ def answer_batch(
     """
     clips = [(heard.item.item_id, heard.heard) for heard in batch if isinstance(heard.heard, AudioClip)]
     queries = [Query(item_id, clip, question.prompt, question.labels) for item_id, clip in clips]
-    started = time.perf_counter()
+    started, read_before_s = time.perf_counter(), _read_s(queries)
     outcomes = iter(_ask(model, queries, f"{seed}/{batch_index}"))
-    answer_s = (time.perf_counter() - started) / max(1, len(queries))
+    elapsed_s = time.perf_counter() - started - (_read_s(queries) - read_before_s)
+    answer_s = elapsed_s / max(1, len(queries))
     return [
         _failed(heard, heard.heard, question, batch_index)
         if isinstance(heard.heard, Failure)
@@ -159,6 +169,12 @@ def _is_too_long(duration_s: float | None, max_audio_s: float | None) -> bool:
     return duration_s is not None and max_audio_s is not None and duration_s > max_audio_s
 
 
+def _stays_unread(each: BatchItem, max_audio_s: float | None) -> bool:
+    """Whether its header tells that the model will get it unread."""
+    is_long = each.header_s is not None and each.header_s > LONG_S
+    return is_long and isinstance(each.item.source, BlockSource) and not _is_too_long(each.header_s, max_audio_s)
+
+
 def _hear_batch(batch: Sequence[BatchItem], sample_rate_hz: int, max_audio_s: float | None) -> tuple[HeardItem, ...]:
     return tuple(_hear(each, sample_rate_hz, max_audio_s) for each in batch)
 
@@ -168,12 +184,31 @@ def _hear(each: BatchItem, sample_rate_hz: int, max_audio_s: float | None) -> He
     heard: AudioClip | Failure
     try:
         _refuse_too_long(each.header_s, max_audio_s)
-        heard = each.item.source.load(sample_rate_hz)
-        _refuse_too_long(heard.duration_s, max_audio_s)
+        heard = _clip(each.item.source, each.header_s, sample_rate_hz)
+        # The true length of an unread clip costs reading it, so its header is believed where it has one.
+        if each.header_s is None or not heard.is_unread:
+            _refuse_too_long(heard.duration_s, max_audio_s)
     # A decoder fails in its own ways; whatever they are, the item failed and the run goes on.
     except Exception as error:
         heard = _failure_of(error)
     return HeardItem(each.item, each.identity, heard, time.perf_counter() - started)
+
+
+def _clip(source: AudioSource, header_s: float | None, sample_rate_hz: int) -> AudioClip:
+    """The decoded clip, or the unread one where it is long; one whose header does not tell is measured."""
+    if not isinstance(source, BlockSource):
+        return source.load(sample_rate_hz)
+    is_long = _lasts_longer(source, LONG_S, sample_rate_hz) if header_s is None else header_s > LONG_S
+    return UnreadClip(source, sample_rate_hz) if is_long else source.load(sample_rate_hz)
+
+
+def _lasts_longer(source: BlockSource, seconds: float, sample_rate_hz: int) -> bool:
+    n_samples = 0
+    for block in source.blocks(sample_rate_hz):
+        n_samples += len(block)
+        if n_samples > seconds * sample_rate_hz:
+            return True
+    return False
 
 
 def _refuse_too_long(duration_s: float | None, max_audio_s: float | None) -> None:
@@ -193,7 +228,9 @@ def _ask(model: ModelAdapter, queries: Sequence[Query], seed_text: str) -> list[
     try:
         return list(checked_answers(model.answer(queries), len(queries)))
     except Exception as error:
-        _raise_what_stops(error)
+        # A source fails in its own ways, be it within the model: its item failed and the run goes on.
+        if not any(_has_trouble(query.clip) for query in queries):
+            _raise_what_stops(error)
         if len(queries) == 1:
             return [_failure_of(error)]
     # Outside of the handler: the exception and the tensors that its frames hold are gone by now.
@@ -209,6 +246,27 @@ def _raise_what_stops(error: Exception) -> None:
         raise error
 
 
+def _read_s(queries: Sequence[Query]) -> float:
+    """Seconds that reading unread clips took so far."""
+    return sum(query.clip.read_s for query in queries if isinstance(query.clip, UnreadClip))
+
+
+def _has_trouble(clip: AudioClip) -> bool:
+    return isinstance(clip, UnreadClip) and clip.trouble is not None
+
+
+def _trouble_of(clip: AudioClip) -> Failure | None:
+    """What kept a clip from being heard to its end; where the model left it before its end, the rest is read now."""
+    if not isinstance(clip, UnreadClip):
+        return None
+    try:
+        if clip.trouble is None:
+            clip.read_to_end()
+    except Exception as error:
+        return _failure_of(error)
+    return None if clip.trouble is None else _failure(*clip.trouble)
+
+
 def _free_device_memory() -> None:
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
@@ -221,6 +279,9 @@ def _free_device_memory() -> None:
 def _predicted(
     heard: HeardItem, clip: AudioClip, outcome: Answer | Failure, question: Question, batch_index: int, answer_s: float
 ) -> Prediction:
+    trouble = _trouble_of(clip)
+    if trouble is not None:
+        return _failed(heard, trouble, question, batch_index)
     problem = None if isinstance(outcome, Failure) else answer_problem(outcome)
     if problem is not None:
         raise PluginError(f"The model's answer to '{heard.item.item_id}' has a bad {problem}.")
@@ -252,8 +313,9 @@ def _facts(heard: HeardItem, question: Question, batch_index: int) -> dict[str, 
         "references": heard.item.references,
         "audio_identity": heard.identity,
         "prompt_sha256": question.prompt_sha256,
-        "load_s": heard.load_s,
+        "load_s": heard.heard.read_s if isinstance(heard.heard, UnreadClip) else heard.load_s,
         "batch_index": batch_index,
+        "metadata": dict(heard.item.metadata),
     }
 
 
@@ -299,7 +361,11 @@ def _count_text(count: int | None) -> str:
 
 
 def _failure_of(error: Exception) -> Failure:
-    return Failure(type(error).__name__, _clean(str(error))[:_MESSAGE_LIMIT])
+    return _failure(type(error).__name__, str(error))
+
+
+def _failure(error_type: str, message: str) -> Failure:
+    return Failure(error_type, _clean(message)[:_MESSAGE_LIMIT])
 
 
 def _clean(text: str) -> str:

@@ -299,7 +299,7 @@ def _starter_claims(task: Task) -> list[Claim]:
         return [("has a starter set that reads", lambda: reason)]
     return [
         ("has a starter set with items", lambda: _if(not found.items, "there are none")),
-        ("marks its starter set as one", lambda: _if(found.origin != "starter", f"its origin is '{found.origin}'")),
+        ("marks its starter set as one", lambda: _if(found.origin == "official", f"its origin is '{found.origin}'")),
         ("declares at least the items there are", lambda: _too_few_declared(found)),
         ("gives each item an id of its own", lambda: _repeated((item.item_id for item in found.items), "id")),
         ("gives each item a cluster", lambda: _joined(item.item_id for item in found.items if not item.cluster)),

@@ -18,7 +18,7 @@ from harness.errors import HarnessError, MetricUnavailable, RecordError, UsageEr
 from harness.measuring import BoundMetric
 from harness.records import Prediction, RunRecord, load_predictions, load_record
 from harness.registry import create, split_model
-from harness.scores import check_metric_fits, decided_items, load_finished, make_scorer, stored_scores
+from harness.scores import check_metric_fits, decided_items, load_finished, make_scorer, run_facts, stored_scores
 from harness.scoring import gives_scores, is_better_low
 from harness.statistics import Interval, compare_paired, holm, mcnemar_exact
 from harness.tables import NOT_AVAILABLE, Table, model_text, task_text
@@ -275,12 +275,17 @@ def _compared(
     labels = one.record.task.labels
     if other.record.task.labels != labels:
         raise UsageError(f"{one.folder} and {other.folder} have other label tables: they cannot be paired.")
-    scorer, first = decided_items(one.predictions, labels, scorer_name)
+    scorer, first = decided_items(one.predictions, labels, scorer_name, run_facts(one.record))
     in_order = {row.item_id: row for row in other.predictions}
-    _, second = decided_items([in_order[row.item_id] for row in one.predictions], labels, scorer_name)
+    theirs = [in_order[row.item_id] for row in one.predictions]
+    _, second = decided_items(theirs, labels, scorer_name, run_facts(other.record))
     _check_versions(one, other, scorer.name, scorer.version)
     metric = BoundMetric(
-        metric_name, tuple(row.name for row in labels), create("metrics", metric_name).value, gives_scores(scorer)
+        metric_name,
+        tuple(row.name for row in labels),
+        create("metrics", metric_name).value,
+        gives_scores(scorer),
+        run_facts(one.record).n_trials,
     )
     clusters = [item.cluster for item in first]
     row = Comparison(task_text(one.record), scorer.name, metric_name, len(first), len(set(clusters)))

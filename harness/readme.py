@@ -102,11 +102,17 @@ def _training_cells(folder: Path, record: Mapping[str, Any]) -> tuple[str, ...]:
         folder.parent.name.replace("-", ":", 1),
         str(learned["n_clips"]),
         f"fold {held_out}" if held_out else "-",
-        f"{config['steps']} x {config['batch_size']}",
+        _rounds_text(config),
         _hours_text(folder, record),
         str(config["threads"]),
         scores,
     )
+
+
+def _rounds_text(config: Mapping[str, Any]) -> str:
+    second = round(config["steps"] * config["second_share"])
+    rounds = [(config["steps"] - second, config["batch_size"]), (second, config["second_batch_size"])]
+    return " + ".join(f"{steps} x {batch_size}" for steps, batch_size in rounds if steps)
 
 
 def _hours_text(folder: Path, record: Mapping[str, Any]) -> str:

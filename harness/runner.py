@@ -236,7 +236,8 @@ def _finish(plan: Plan, keeper: RecordKeeper, folder: Path, model: ModelRow) -> 
     if len(predictions) != len(plan.items):
         raise RecordError(f"{folder / PREDICTIONS_FILE} has {len(predictions)} lines for {len(plan.items)} items.")
     labels = label_rows(plan.benchmark)
-    scores = [row for name in plan.scorers for row in compute_scores(predictions, labels, name, plan.benchmark.metrics)]
+    metrics, facts = plan.benchmark.metrics, plan.run_facts
+    scores = [row for name in plan.scorers for row in compute_scores(predictions, labels, name, metrics, facts)]
     record = keeper.write("complete", model, predictions, scores)
     return _outcome(plan, folder, record, scores, was_complete=False)
 

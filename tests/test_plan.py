@@ -12,6 +12,7 @@ from harness.contracts import Label
 from harness.errors import UsageError
 from harness.plan import Plan, make_plan
 from harness.registry import add_plugin_file
+from harness.scoring import asked_labels
 
 PLUGINS = Path(__file__).parent / "plugins"
 
@@ -37,3 +38,7 @@ def test_a_task_that_names_a_metric_of_other_tasks_is_refused_before_the_model_i
     monkeypatch.setattr("harness.metrics.accuracy.KINDS", ("captioning",))
     with pytest.raises(UsageError, match="'accuracy' is for captioning tasks"):
         make_plan(plan.config, say=lambda line: None)
+
+
+def test_models_are_asked_about_labels_without_double_spaces_wherever_they_are_asked() -> None:
+    assert asked_labels((Label("bee, wasp", "bee,  wasp "), Label("rain", "rain"))) == ("bee, wasp", "rain")

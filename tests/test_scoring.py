@@ -10,6 +10,7 @@ from harness.contracts import Decision, Label, ScorableAnswer, Scored
 from harness.errors import PluginError, UsageError
 from harness.metrics.accuracy import accuracy
 from harness.metrics.mean_ap import mean_ap
+from harness.metrics.micro_f1 import micro_f1
 from harness.scorers.embed import embed
 from harness.scorers.exact import exact
 from harness.scorers.loglik import loglik
@@ -163,3 +164,20 @@ def test_a_model_that_says_nothing_has_a_mean_average_precision_of_zero() -> Non
 def test_no_items_are_an_error() -> None:
     with pytest.raises(ValueError, match="nothing to score"):
         score_items([], LABELS, exact(), "accuracy", accuracy)
+
+
+def test_a_list_of_labels_is_unparsed_for_accuracy_and_a_set_for_f1() -> None:
+    items = [item(0, "dog", "a dog and a cat")]
+    one = score_items(items, LABELS, exact(), "accuracy", accuracy)
+    several = score_items(items, LABELS, exact(), "micro_f1", micro_f1)
+    assert (one.value, one.n_unparsed, one.confusion) == (0.0, 1, {"dog": {"(unparsed)": 1}})
+    assert (several.value, several.n_unparsed) == (pytest.approx(2 / 3), 0)
+    assert several.confusion == {"dog": {"dog": 1}}
+
+
+def test_items_that_were_learned_from_are_left_out_of_the_clean_value_alone() -> None:
+    report = score_items(ITEMS, LABELS, exact(), "accuracy", accuracy, learned_from={ITEMS[0].item_id})
+    plain = score_items(ITEMS, LABELS, exact(), "accuracy", accuracy)
+    assert (report.value, report.n_clean) == (plain.value, len(ITEMS) - 1)
+    rest = score_items(ITEMS[1:], LABELS, exact(), "accuracy", accuracy)
+    assert report.clean == rest.value and plain.clean is None
