@@ -17,6 +17,9 @@ from harness import registry
 from harness.contracts import (
     Answer,
     AudioClip,
+    AudioSource,
+    BlockSource,
+    DataOrigin,
     Decision,
     InspectableModel,
     ItemSet,
@@ -325,10 +328,18 @@ def _undecodable(found: ItemSet) -> str | None:
     problems = []
     for item in found.items:
         try:
-            item.source.load(_DECODE_RATE_HZ)
+            _listen(item.source, found.origin)
         except AudioError as error:
             problems.append(f"{item.item_id}: {error}")
     return _joined(problems)
+
+
+def _listen(source: AudioSource, origin: DataOrigin) -> None:
+    """Decode a clip to its end; of generated audio in blocks, of which there may be hours, the first block."""
+    if origin == "generated" and isinstance(source, BlockSource):
+        next(source.blocks(_DECODE_RATE_HZ))
+    else:
+        source.load(_DECODE_RATE_HZ)
 
 
 # --- scorers and metrics ---------------------------------------------------------------------------------------------

@@ -100,6 +100,7 @@ def compare(
     rows: list[Comparison] = []
     for one, other in pairs:
         check_paired(one, other)
+        remarks += _warnings(one.record, other.record)
         for metric in metrics:
             check_metric_fits(metric, one.record.task.kind)
         usable, left_out = _scorers(one, other, scorers)
@@ -233,6 +234,23 @@ def _difference(one: FinishedRun, other: FinishedRun) -> str:
 
 def _short(text: str) -> str:
     return text[:12]
+
+
+def _warnings(one: RunRecord, other: RunRecord) -> list[str]:
+    """What differs between two runs that were asked the same, and bears on what their difference means."""
+    found = []
+    if one.protocol != other.protocol:
+        said = [
+            f"{model_text(run)} by {f'protocol {run.protocol}' if run.protocol else 'none'}" for run in (one, other)
+        ]
+        found.append(f"{one.task.name}: the runs follow different protocols: {said[0]}, {said[1]}.")
+    for run in (one, other):
+        if run.leakage is not None and run.leakage.flagged:
+            found.append(
+                f"{run.task.name}: {len(run.leakage.flagged)} of {run.counts.n_items} clips, or their recordings, are "
+                f"among what {model_text(run)} learned from; they are compared like the others."
+            )
+    return found
 
 
 # --- comparing -------------------------------------------------------------------------------------------------------

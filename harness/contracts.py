@@ -140,8 +140,9 @@ class Label:
 class ItemSet:
     """What a task found on disk.
 
-    `origin` tells the benchmark from its starter set; `n_declared` is the size of the full set that was asked for
-    (all of ESC-50: 2000), so that a partial copy never passes for the whole; `root` is where it was found.
+    `origin` tells the benchmark from its starter set, and from items that are generated; `n_declared` is the size of
+    the full set that was asked for (all of ESC-50: 2000), so that a partial copy never passes for the whole; `root` is
+    where it was found.
     """
 
     items: tuple[AudioItem, ...]

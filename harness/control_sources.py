@@ -186,7 +186,9 @@ def _silence(clip: AudioClip, seed: str) -> Generator[Samples, None, None]:
 
 
 def _reversed(clip: AudioClip, seed: str) -> Generator[Samples, None, None]:
-    yield clip.samples[::-1].copy()
+    backwards = clip.samples[::-1]
+    for start in range(0, len(backwards), _BLOCK_SAMPLES):
+        yield backwards[start : start + _BLOCK_SAMPLES].copy()
 
 
 def _last_second_silenced(clip: AudioClip, seed: str) -> Generator[Samples, None, None]:

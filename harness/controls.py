@@ -17,12 +17,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from harness.answering import HeardItem, answer_batch
+from harness.answering import answer_batch
 from harness.config import RunConfig
 from harness.contracts import AudioClip, AudioItem, Scored
 from harness.control_sources import CONDITIONS, CONTROLS, control_items, nothing_heard
 from harness.environment import describe_environment, peak_rss_bytes
 from harness.errors import MetricUnavailable, RecordError
+from harness.hearing import HeardItem
 from harness.measuring import BoundMetric
 from harness.plan import Plan, make_plan
 from harness.progress import say_on_stderr
@@ -54,7 +55,7 @@ from harness.scorers._best import unique_best
 from harness.scores import compute_scores, decided_items, make_scorer
 from harness.scoring import gives_scores, is_better_low
 from harness.statistics import Interval, bootstrap_mean_interval, compare_paired
-from harness.tables import Table, score_text, truncated_text
+from harness.tables import Table, no_width_lines, score_text, truncated_text
 
 # Rises when a condition would sound different.
 VERSION = 1
@@ -371,6 +372,7 @@ def controls_table(record: ControlsRecord) -> Table:
 def controls_lines(record: ControlsRecord, folder: Path) -> list[str]:
     """Audio gain, sensitivity to the last second, and what the conditions were."""
     lines = [_gain_text(row) for row in record.gains]
+    lines += no_width_lines([row.interval for row in record.gains if row.interval is not None])
     found = record.sensitivity
     if found is not None and found.share is not None and found.interval is not None:
         lines.append(

@@ -19,10 +19,10 @@ from typing import Any
 
 from harness.contracts import OptionValue
 from harness.edge import Edge, Ladder, find_edge
-from harness.environment import describe_environment
+from harness.environment import cpu_model, deciding_versions, describe_environment
 from harness.errors import UsageError
 from harness.fresh_process import MEMORY_CAP, Outcome, OutcomeKind, run_fresh
-from harness.frontier_probe import LABELS, PROMPT, Subject, max_difference
+from harness.frontier_probe import LABELS, Subject, max_difference
 from harness.frontier_rows import (
     PROBES_FILE,
     AnswerRow,
@@ -32,10 +32,14 @@ from harness.frontier_rows import (
     ProofRow,
     SecondWayRow,
     Step,
-    append_row,
+    load_frontier,
+    load_probes,
 )
+from harness.noise_bursts import PROMPT
 from harness.records import RECORD_FILE, ModelRow, canonical_sha256, to_json, write_atomically
-from harness.run_folder import ID_LENGTH, create_run, utc_now
+from harness.registry import code_fingerprint
+from harness.row_files import append_row, cut_torn_line
+from harness.run_folder import ID_LENGTH, create_run, locked, newest_run, utc_now
 
 AUDIO = "generated noise, loud for a quarter of each second; its last second is drawn anew for the second clip"
 PROOF_TIMES = 4
@@ -80,7 +84,10 @@ class FrontierConfig:
 
 @dataclass(frozen=True)
 class Known:
-    """A model as it describes itself before it is loaded, and the options that its probes use."""
+    """A model as it describes itself before it is loaded, and the options that its probes use.
+
+    `name` has the variant, typed or not: rows and tables find each other by it.
+    """
 
     name: str
     subject: Subject
@@ -88,24 +95,39 @@ class Known:
 
 
 class Prober:
-    """Tries one model at one length after another, and writes down each try."""
+    """Tries one model at one length after another, and writes down each try.
 
-    def __init__(self, config: FrontierConfig, known: Known, probes: Path, say: Say) -> None:
+    `earlier` are rows of the model from an interrupted search: what they tell is not tried again.
+    """
+
+    def __init__(
+        self, config: FrontierConfig, known: Known, probes: Path, say: Say, earlier: Sequence[ProbeRow] = ()
+    ) -> None:
         self._config = config
         self._known = known
         self._probes = probes
         self._say = say
         self._second_way = dict(config.second_way) if set(config.second_way) <= set(known.row.options_resolved) else {}
+        self._earlier = list(earlier)
         self.rows: list[ProbeRow] = []
 
     def passes(self, rung: int, step: Step) -> bool:
         """Whether the model answers at a rung of the ladder, within the caps and with numbers that hold."""
         length_s = self._config.ladder.length_s(rung)
-        row = self._tried(length_s, step)
+        row = self._told_earlier(length_s, step)
+        if row is None:
+            row = self._tried(length_s, step)
+            append_row(self._probes, row)
+            self._say(f"{self._known.name}: {length_s:g} s: {probe_text(row)}")
         self.rows.append(row)
-        append_row(self._probes, row)
-        self._say(f"{self._known.name}: {length_s:g} s: {probe_text(row)}")
         return row.kind == "ok"
+
+    def _told_earlier(self, length_s: float, step: Step) -> ProbeRow | None:
+        """The next row of the interrupted search: it went the same way, since nothing about a search is drawn."""
+        if not self._earlier or (self._earlier[0].length_s, self._earlier[0].step) != (length_s, step):
+            self._earlier.clear()
+            return None
+        return self._earlier.pop(0)
 
     def _tried(self, length_s: float, step: Step) -> ProbeRow:
         started_utc = utc_now()
@@ -191,6 +213,11 @@ def _with_loading(limit_s: float | None) -> float | None:
     return None if limit_s is None else LOADING_LIMIT_S + limit_s
 
 
+def full_name(row: ModelRow) -> str:
+    """As it is typed in full, such as "ssalm:tiny"."""
+    return f"{row.name}:{row.variant}" if row.variant else row.name
+
+
 def probe_text(row: ProbeRow) -> str:
     """One line on a probe, without its model and length."""
     if row.kind != "ok" or row.answer is None or row.proof is None:
@@ -225,27 +252,78 @@ def look_at(name: str, config: FrontierConfig, needs_scores: bool = True) -> Kno
     )
     if needs_scores and not row.can_score_labels:
         raise UsageError(f"{name} gives no label scores, so nothing would show that its answers mean anything.")
-    return Known(name, subject.with_options(told["options"]), row)
+    return Known(full_name(row), subject.with_options(told["options"]), row)
 
 
-def search(config: FrontierConfig, results: Path, command: Sequence[str], say: Say) -> tuple[Path, FrontierRecord]:
+def look_at_all(config: FrontierConfig, needs_scores: bool = True) -> list[Known]:
+    """`look_at` for every model of a command.
+
+    Raises:
+        UsageError: as `look_at`; or one model is named twice, which its variant left out may hide.
+    """
+    known = [look_at(name, config, needs_scores) for name in config.models]
+    names = [one.name for one in known]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UsageError(f"--model names {', '.join(twice)} more than once.")
+    return known
+
+
+def search(
+    config: FrontierConfig, results: Path, command: Sequence[str], say: Say, fresh: bool = False
+) -> tuple[Path, FrontierRecord]:
     """Find the frontier of each model, one after another.
 
-    Writes `results/frontier/<utc>-<id>/`: `probes.jsonl` as it goes, `record.json` after each model.
+    Writes `results/frontier/<utc>-<id>/`: `probes.jsonl` as it goes, `record.json` after each model. A search that was
+    interrupted is continued by the same command; one that ended is done again in a folder of its own.
 
     Args:
         config: what to search.
         results: where records lie.
         command: as typed.
         say: hears a line a probe.
+        fresh: leave an interrupted search alone and begin another.
 
     Raises:
         UsageError: a model cannot be probed, or the folder cannot be made.
     """
-    known = [look_at(name, config) for name in config.models]
-    identity = canonical_sha256(config.as_record())[:ID_LENGTH]
-    folder = create_run(results / "frontier", identity)
-    record = FrontierRecord(
+    known = look_at_all(config)
+    home, identity = results / "frontier", _identity(config)
+    with locked(home, identity):
+        begun = None if fresh else _interrupted(home, identity)
+        folder = begun or create_run(home, identity)
+        record = load_frontier(folder) if begun is not None else _new_record(config, command)
+        probes = folder / PROBES_FILE
+        cut_torn_line(probes)
+        earlier = load_probes(folder) if probes.exists() else []
+        if earlier:
+            say(f"{folder}: {len(earlier)} probes are there already")
+        for one in known[len(record.rows) :]:
+            write_atomically(folder / RECORD_FILE, to_json(record))
+            own = [row for row in earlier if row.model == one.name]
+            row = _frontier(config, one, Prober(config, one, probes, say, own))
+            record = record.model_copy(update={"rows": (*record.rows, row)})
+        record = record.model_copy(update={"ended_utc": utc_now()})
+        write_atomically(folder / RECORD_FILE, to_json(record))
+    return folder, record
+
+
+def _identity(config: FrontierConfig) -> str:
+    """What decides the answer; an interrupted search goes on under the same alone."""
+    machine = {"code": code_fingerprint(), "versions": deciding_versions(), "processor": cpu_model()}
+    return canonical_sha256({**config.as_record(), **machine})[:ID_LENGTH]
+
+
+def _interrupted(home: Path, identity: str) -> Path | None:
+    """The newest search of that identity, where it did not end."""
+    newest = newest_run(home, identity)
+    if newest is None or not (newest / RECORD_FILE).exists() or load_frontier(newest).ended_utc is not None:
+        return None
+    return newest
+
+
+def _new_record(config: FrontierConfig, command: Sequence[str]) -> FrontierRecord:
+    return FrontierRecord(
         command=tuple(command),
         config=config.as_record(),
         memory_cap=cap_text(config),
@@ -257,12 +335,6 @@ def search(config: FrontierConfig, results: Path, command: Sequence[str], say: S
         ended_utc=None,
         rows=(),
     )
-    for one in known:
-        write_atomically(folder / RECORD_FILE, to_json(record))
-        record = record.model_copy(update={"rows": (*record.rows, _frontier(config, one, folder / PROBES_FILE, say))})
-    record = record.model_copy(update={"ended_utc": utc_now()})
-    write_atomically(folder / RECORD_FILE, to_json(record))
-    return folder, record
 
 
 def cap_text(config: FrontierConfig) -> str:
@@ -272,9 +344,8 @@ def cap_text(config: FrontierConfig) -> str:
     return TORCH_CAP if config.has_device_memory else MEMORY_CAP
 
 
-def _frontier(config: FrontierConfig, known: Known, probes: Path, say: Say) -> FrontierRow:
+def _frontier(config: FrontierConfig, known: Known, prober: Prober) -> FrontierRow:
     started = time.perf_counter()
-    prober = Prober(config, known, probes, say)
     edge = find_edge(config.ladder, prober.passes)
     failure = _failure_at(edge, config.ladder, prober.rows)
     return FrontierRow(

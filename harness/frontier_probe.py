@@ -18,11 +18,10 @@ from harness.contracts import Answer, InspectableModel, ModelAdapter, ModelDescr
 from harness.environment import peak_rss_bytes
 from harness.errors import ModelLimitError, OptionError
 from harness.fresh_process import WrongNumbers, time_limit
-from harness.noise_bursts import NoiseBursts
+from harness.noise_bursts import PROMPT, NoiseBursts
 from harness.promises import answer_problem, checked_answers, described, load_model
 from harness.registry import Created, add_plugin_file, create
 
-PROMPT = "What do you hear in this audio clip?"
 LABELS = ("a dog barks", "rain")
 # Less than this share of a score is what rounding alone can do to float32.
 DEAF_BELOW = 1e-6

@@ -6,28 +6,23 @@ Both have JSON schemas in `harness/schema/`; write those anew with `python -m ha
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from harness.contracts import OptionValue
 from harness.environment import Environment
-from harness.errors import RecordError
 from harness.fresh_process import OutcomeKind
 from harness.records import SCHEMA_FOLDER, ModelRow
+from harness.row_files import Row
 
 SCHEMA_VERSION: Final = 1
 PROBES_FILE = "probes.jsonl"
 Step = Literal["growth", "bisection", "edge"]
 
 
-class _Row(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class AnswerRow(_Row):
+class AnswerRow(Row):
     """One answer under the caps.
 
     `load_s` is the model's loading, `answer_s` the answer from generating the audio to the last token; the process has
@@ -45,7 +40,7 @@ class AnswerRow(_Row):
     kernels: dict[str, str]
 
 
-class ProofRow(_Row):
+class ProofRow(Row):
     """Label scores after the clip (nats per token), and how far the largest moved when the last second changed."""
 
     scores: tuple[float, ...]
@@ -53,7 +48,7 @@ class ProofRow(_Row):
     kernels: dict[str, str]
 
 
-class SecondWayRow(_Row):
+class SecondWayRow(Row):
     """The same clip by other means: "agrees", "differs", "same kernels" (so that nothing was compared), or "not done".
 
     `difference` is the largest between label scores, in nats per token; `message` says why it was not done.
@@ -65,7 +60,7 @@ class SecondWayRow(_Row):
     message: str
 
 
-class ProbeRow(_Row):
+class ProbeRow(Row):
     """One length tried once: a line of `probes.jsonl`. Times are of whole processes.
 
     `kind` is "ok" only where the answer came within the caps and its numbers were proved.
@@ -86,12 +81,12 @@ class ProbeRow(_Row):
     second_way: SecondWayRow | None
 
 
-class FrontierRow(_Row):
+class FrontierRow(Row):
     """The frontier of one model.
 
     `edge_s` is the longest audio that passed all its `n_passes` probes, None where the shortest failed. `breaks_at_s`
     is the shortest length above it that failed, by `breaks_by`; None for both where the search's longest passed, so
-    that the edge is no edge but a bound.
+    that the edge is no edge but a bound. `wall_s` is of the session that ended it.
     """
 
     model: ModelRow
@@ -105,7 +100,7 @@ class FrontierRow(_Row):
     wall_s: float
 
 
-class FrontierRecord(_Row):
+class FrontierRecord(Row):
     """One `frontier` command. `ended_utc` is None while it works, and stays so where it was interrupted.
 
     `memory_cap` names how the cap is kept: "RLIMIT_DATA" (see `harness.fresh_process`), or torch's own on CUDA.
@@ -122,22 +117,6 @@ class FrontierRecord(_Row):
     started_utc: str
     ended_utc: str | None
     rows: tuple[FrontierRow, ...]
-
-
-def append_row(path: Path, row: BaseModel) -> None:
-    """Add one line of JSON; when this returns, it is on disk.
-
-    Raises:
-        RecordError: it cannot be written.
-    """
-    line = json.dumps(row.model_dump(mode="json"), ensure_ascii=False, allow_nan=False) + "\n"
-    try:
-        with path.open("a", encoding="utf-8") as stream:
-            stream.write(line)
-            stream.flush()
-            os.fsync(stream.fileno())
-    except OSError as error:
-        raise RecordError(f"{path} cannot be written: {error.strerror or error}.") from error
 
 
 def load_probes(folder: Path) -> list[ProbeRow]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from harness.frontier import full_name
 from harness.frontier_rows import FrontierRecord, FrontierRow, ProbeRow
 from harness.progress import duration_text
 from harness.tables import Table
@@ -32,9 +33,10 @@ def closing_lines(record: FrontierRecord) -> list[str]:
     cap = config["memory_bytes"]
     limit = config["time_limit_s"]
     lines = [
-        f"one clip on {config['device']} in {config['dtype']}, {config['threads']} threads; "
+        f"one clip on {config['device']} in {config['dtype']}, {config['threads']} CPU threads at most; "
         f"memory cap {'none' if cap is None else f'{cap / 2**30:g} GiB by {record.memory_cap}'}; "
         f"time limit {'none' if limit is None else f'{limit:g} s'} an answer",
+        "answer s is of a first call in a fresh process, where compilers and caches have their turn",
         "resident MiB hold shared libraries, which the cap does not count",
     ]
     named = [(model_name(row), row) for row in record.rows]
@@ -44,7 +46,7 @@ def closing_lines(record: FrontierRecord) -> list[str]:
 
 def model_name(row: FrontierRow) -> str:
     """As it is typed, such as "ssalm:tiny"."""
-    return f"{row.model.name}:{row.model.variant}" if row.model.variant else row.model.name
+    return full_name(row.model)
 
 
 def length_text(length_s: float) -> str:
@@ -60,7 +62,7 @@ def _cells(record: FrontierRecord, row: FrontierRow, probes: Sequence[ProbeRow])
         _edge_text(record, row),
         str(row.n_passes),
         "-" if row.breaks_at_s is None else length_text(row.breaks_at_s),
-        "-" if row.breaks_by is None else row.breaks_by.replace("_", " "),
+        _breaks_by_text(row, [probe for probe in probes if probe.model == name]),
         _most(at_edge, "answer_s", 1.0, ".3g"),
         _most(at_edge, "peak_rss_bytes", 2**20, ".0f"),
         _most(at_edge, "peak_device_reserved_bytes", 2**20, ".0f"),
@@ -74,6 +76,15 @@ def _edge_text(record: FrontierRecord, row: FrontierRow) -> str:
     if row.breaks_by is None:
         return f"at least {length_text(row.edge_s)} (the search's longest)"
     return length_text(row.edge_s)
+
+
+def _breaks_by_text(row: FrontierRow, probes: Sequence[ProbeRow]) -> str:
+    """What broke it; "in the proof" where the answer itself came, so that the edge is a bound from below."""
+    if row.breaks_by is None:
+        return "-"
+    failed = next((p for p in probes if p.length_s == row.breaks_at_s and p.kind == row.breaks_by), None)
+    only_proof = failed is not None and failed.answer is not None and row.breaks_by != "wrong_numbers"
+    return row.breaks_by.replace("_", " ") + (" in the proof" if only_proof else "")
 
 
 def _most(probes: Sequence[ProbeRow], field: str, unit: float, form: str) -> str:

@@ -1,8 +1,8 @@
 """One point of a scaling curve, measured in the process that calls this; `scaling` gives each point a fresh one.
 
 Passes over the same work, one after another, since each would disturb the others: the first call, peaks of memory by
-component, on the CPU the allocator's events, times, and energy. Inputs and the results of formulas are made outside of
-them. What goes in and out is plain data, as `harness.fresh_process` wants it.
+component, on the CPU the allocator's events, times, energy, and of a training step the operations. Inputs and the
+results of formulas are made outside of them. What goes in and out is plain data, as `harness.fresh_process` wants it.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from harness.allocator_events import AllocationMeter
 from harness.contracts import AudioClip, CostedModel, Meter
 from harness.energy import Energy, find_counters, measure_energy
 from harness.errors import ModelLimitError, PluginError
+from harness.flop_counting import FlopCounter, Place
 from harness.fresh_process import WrongNumbers
 from harness.memory import MemoryMeter, model_bytes
 from harness.memory_probes import probe_for
-from harness.noise_bursts import NoiseBursts
-from harness.point_summary import PROMPT, PointFacts, PointMemory, PointPlan, PointSamples, Said, Times, summary
+from harness.noise_bursts import PROMPT, NoiseBursts
+from harness.point_summary import PointFacts, PointMemory, PointPlan, PointSamples, Said, Times, summary
 from harness.promises import described, load_model
 from harness.registry import Created, add_plugin_file, create
 from harness.scaling_rows import Measured
@@ -45,6 +46,7 @@ def measure(**plan: Any) -> dict[str, Any]:
         ModelLimitError: the model does not take so long a clip.
         WrongNumbers: a loss that is not finite.
         PluginError: the model cannot be measured, or tells its meter what cannot be.
+        CoverageError: an operation of a training step cannot be counted.
     """
     point = PointPlan(**{**plan, "plugins": tuple(plan["plugins"])})
     return measure_point(point).model_dump(mode="json")
@@ -66,7 +68,7 @@ def measure_point(plan: PointPlan) -> Measured:
     memory = _measure_memory(work)
     times = _measure_times(work)
     said = Said(work.last_tokens, work.first_tokens == work.last_tokens)
-    samples = PointSamples(load_s, first_s, times, memory, _energy(work), said)
+    samples = PointSamples(load_s, first_s, times, memory, _energy(work), said, _counted(work))
     return summary(PointFacts(plan, created, description, model), samples)
 
 
@@ -140,13 +142,13 @@ class _WorkOfPoint:
 
 
 def _measure_memory(work: _WorkOfPoint) -> PointMemory:
-    """The model's bytes, and peaks by component: of the process in one pass, of the CPU's allocator in another."""
+    """The model's bytes, and peaks by component: by the probe in one pass, of the CPU's allocator in another."""
     n_model_bytes, n_steps = model_bytes(work.plan.device), work.plan.n_tokens
     meter = MemoryMeter(probe_for(work.plan.device, n_model_bytes))
     work.run(meter)
     work.wait()
     use = meter.stop(n_steps)
-    if not work.plan.device.startswith("cuda"):
+    if work.plan.device == "cpu":
         with AllocationMeter(n_model_bytes) as allocations:
             work.run(allocations)
         use = use.joined_with(allocations.use(n_steps))
@@ -169,8 +171,23 @@ def _measure_times(work: _WorkOfPoint) -> Times:
     return Times(whole, split, tuple(device_s))
 
 
+def _counted(work: _WorkOfPoint) -> dict[Place, int] | None:
+    """Operations of a training step as they run, by component; None for an answer, whose formulas tell them.
+
+    Raises:
+        CoverageError: one that must be counted cannot be.
+    """
+    if work.plan.step != "train":
+        return None
+    with FlopCounter() as counter:
+        work.run(counter)
+    count = counter.count()
+    count.require_coverage()
+    return {place: count.flops(place) for place in count.parts} or None
+
+
 def _timed_by_events(work: _WorkOfPoint) -> tuple[Timeline, float]:
-    """Once, by the host's clock and by the device's own; a large gap means that the host cannot keep up."""
+    """Once, by the host's clock and by the device's own, which have to agree: idle moments are in both."""
     import torch
 
     with torch.cuda.device(work.plan.device):

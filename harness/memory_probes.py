@@ -6,6 +6,8 @@ device's is its total less what is free.
 CPU, on Linux: the process's is the kernel's high-water mark of the resident set (`VmHWM`), which writing 5 to
 `/proc/self/clear_refs` resets; reserved is that mark, less the resident set before the work, plus the model; the
 device's is the highest of looks at `/proc/meminfo`, 100 times a second.
+
+MPS: the process's and the device's as on the CPU, whose memory a Mac's GPU shares; torch itself keeps no peaks there.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import os
 import subprocess
 import threading
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from harness.memory import Peaks, Probe
@@ -32,6 +35,8 @@ def probe_for(device: str, n_model_bytes: int | None) -> Probe:
     """What reads the memory of this device."""
     if device.startswith("cuda"):
         return CudaProbe(device)
+    if device.startswith("mps"):
+        return MpsProbe()
     return CpuProbe(n_model_bytes or 0)
 
 
@@ -60,14 +65,18 @@ class CpuProbe:
             _CLEAR_REFS.write_text(_RESET_PEAK)
         except OSError as error:
             why = f"the peak of the resident set cannot be reset: {error.strerror}"
-            self.reasons = {"reserved": why, "process": why}
+            self.reasons |= {"reserved": why, "process": why}
 
     def peaks(self) -> Peaks:
         """The mark, and the mark less the base."""
         in_use = self._in_use.highest()
-        if self.reasons:
+        if in_use is None:
+            self.reasons["device"] = f"{_MEMINFO} does not tell what is in use"
+        mark = _status_bytes("VmHWM")
+        if mark is None and "process" not in self.reasons:
+            self.reasons |= dict.fromkeys(("reserved", "process"), f"{_STATUS} does not tell VmHWM")
+        if mark is None or "process" in self.reasons:
             return Peaks(device=in_use)
-        mark = _status_bytes("VmHWM") or 0
         return Peaks(reserved=mark - self._base + self._n_model_bytes, process=mark, device=in_use)
 
     def outside(self) -> Peaks:
@@ -77,6 +86,19 @@ class CpuProbe:
 
     def allocated_now(self) -> None:
         """Malloc does not tell; `AllocationMeter` does."""
+
+
+class MpsProbe(CpuProbe):
+    """What the process and the machine hold; numbers 2 and 3 would need peaks that torch does not keep."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+        why = "torch keeps no peaks on MPS"
+        self.reasons = {"allocated": why, "reserved": why}
+
+    def peaks(self) -> Peaks:
+        """Without what would be the CPU's."""
+        return replace(super().peaks(), reserved=None)
 
 
 class CudaProbe:

@@ -1,4 +1,4 @@
-"""Sound for measurements of cost: bursts of noise over quiet noise, of any length, never in memory as a whole."""
+"""What measurements of cost ask: one question about bursts of noise, of any length, never in memory as a whole."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     Samples = npt.NDArray[np.float32]
 
+PROMPT = "What do you hear in this audio clip?"
 QUIET, LOUD = 0.003, 0.2
 BURST_S = 0.25
 # Seconds that are drawn; longer sound is made of them in a drawn order, which costs next to nothing.

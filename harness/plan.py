@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from harness.answering import BatchItem, Question, partition
+from harness.answering import Question
 from harness.config import RunConfig
 from harness.contracts import AudioItem, ItemSet, ModelAdapter, ModelDescription, Task
 from harness.datasets import audio_identity, find_items, header_seconds, item_set_hash, select_items
 from harness.environment import deciding_versions
 from harness.errors import OptionError, PluginError, UnknownNameError, UsageError
+from harness.hearing import BatchItem, partition
 from harness.leakage import find_leakage
 from harness.progress import say_on_stderr
 from harness.promises import described
@@ -175,7 +176,14 @@ def make_plan(config: RunConfig, say: Callable[[str], None] = say_on_stderr) -> 
         device=config.resolved_device(),
         code_fingerprint=code_fingerprint(),
         versions=deciding_versions(),
-        leakage=find_leakage(description.trained_on, task.name, item_set.origin, items, config.data_root),
+        leakage=find_leakage(
+            description.trained_on,
+            task.name,
+            item_set.origin,
+            items,
+            config.data_root,
+            has_weights=description.weights_sha256 is not None,
+        ),
     )
 
 
@@ -232,4 +240,8 @@ def _verbatim(description: ModelDescription, task: Task) -> tuple[tuple[str, ...
 
 
 def _default_scorers(task: Task) -> tuple[str, ...]:
-    return SCORING_DEFAULT_SCORERS if METRICS_OF_SCORES.intersection(task.metrics) else DEFAULT_SCORERS
+    """`exact` first where a metric counts decisions: of clips with several sounds it alone decides for several."""
+    if not METRICS_OF_SCORES.intersection(task.metrics):
+        return DEFAULT_SCORERS
+    counts_decisions = not METRICS_OF_SCORES.issuperset(task.metrics)
+    return (*DEFAULT_SCORERS[:1], *SCORING_DEFAULT_SCORERS) if counts_decisions else SCORING_DEFAULT_SCORERS

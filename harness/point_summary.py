@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 from harness.contracts import Component, CostedModel, ModelDescription, OptionValue, Work
 from harness.energy import Energy
+from harness.length_policies import named_cut_s
 from harness.memory import COMPONENTS, MemoryUse, Peaks
+from harness.noise_bursts import PROMPT
 from harness.records import ModelRow
 from harness.registry import Created
 from harness.scaling_rows import (
@@ -24,8 +27,7 @@ from harness.scaling_rows import (
 )
 from harness.timing import Repeats, Spread, StopRule
 
-PROMPT = "What do you hear in this audio clip?"
-TRAIN_HAS_NO_FORMULA = "the formulas are of answering, not of a training step"
+TRAIN_HAS_NO_FORMULA = "the formulas are of answering; of a training step operations are counted as they run"
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,10 @@ class Said:
 
 @dataclass(frozen=True)
 class PointSamples:
-    """Everything that was measured. `energy` comes with the reasons why a counter cannot be read."""
+    """Everything that was measured. `energy` comes with the reasons why a counter cannot be read.
+
+    `counted` are operations by component, None where formulas tell them or nothing was counted.
+    """
 
     load_s: float
     first_call_s: float
@@ -90,6 +95,7 @@ class PointSamples:
     memory: PointMemory
     energy: tuple[Energy | None, Mapping[str, str]]
     said: Said
+    counted: Mapping[Component | Literal["outside"], int] | None
 
 
 @dataclass(frozen=True)
@@ -108,6 +114,7 @@ def summary(facts: PointFacts, measured: PointSamples) -> Measured:
     total = Spread.of(samples.total_s)
     formulas = _formulas(facts)
     whole = sum_of_work(formulas.values()) if formulas else None
+    n_flops = whole.flops if whole else sum((measured.counted or {}).values())
     is_answer = plan.step == "infer"
     return Measured(
         description=model_row(facts.created, facts.description),
@@ -125,7 +132,7 @@ def summary(facts: PointFacts, measured: PointSamples) -> Measured:
         answer_tokens_per_s=plan.batch_size * plan.n_tokens / total.median if is_answer else None,
         work=_work_row(whole),
         work_missing="" if whole else TRAIN_HAS_NO_FORMULA,
-        flops_per_s=whole.flops / total.median if whole else None,
+        flops_per_s=n_flops / total.median if n_flops else None,
         memory=_memory_row(measured.memory),
         components=_component_rows(samples, formulas, measured.memory.use.components),
         state=_state(facts, measured.memory.use),
@@ -134,6 +141,7 @@ def summary(facts: PointFacts, measured: PointSamples) -> Measured:
         tokens_sha256=measured.said.tokens_sha256,
         tokens_alike=measured.said.is_alike if is_answer else None,
         samples=samples,
+        counted=None if measured.counted is None else dict(measured.counted),
     )
 
 
@@ -197,7 +205,9 @@ def _state(facts: PointFacts, use: MemoryUse) -> StateRow:
             formula_growth_per_token=None,
             measured_growth_per_token=growth,
         )
-    n_tokens = round(rate * plan.seconds)
+    # What a policy cuts off by its name never reaches the language model.
+    cut_s = named_cut_s(facts.description.length_policy)
+    n_tokens = round(rate * min(plan.seconds, cut_s or plan.seconds))
     now, next_one = facts.model.state_bytes(n_tokens), facts.model.state_bytes(n_tokens + 1)
     return StateRow(
         n_tokens=n_tokens,

@@ -43,7 +43,9 @@ class Prediction(_Row):
 
     `status` is "truncated" when fewer frames reached the encoder than the clip has, "failed" when there is no answer;
     then `error_type` and `error` say why. `audio_identity` is the audio source's own identity. `load_s` is the time to
-    decode this clip; `answer_s` the time of its batch divided by the clips in it. `metadata` is the item's own.
+    decode this clip; of a long one that reached the model unread, all readings together, what the harness read after
+    the answer included. `answer_s` is the time of its batch, less what reading took, divided by the clips in it.
+    `metadata` is the item's own.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION

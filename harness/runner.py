@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
-from harness.answering import answer_batch, hear_batches, seed_generators
+from harness.answering import answer_batch, seed_generators
 from harness.config import RunConfig, limit_loaded_pools
 from harness.errors import PluginError, RecordError
+from harness.hearing import hear_batches
 from harness.plan import Plan, make_plan
 from harness.progress import progress, say_on_stderr
 from harness.promises import described, load_model

@@ -2,12 +2,14 @@
 
 The order of the lengths is drawn, and at each length every model has its turn in an order drawn anew, so that whatever
 drifts on the machine meets all models alike. A point that fails is a row with its outcome. Points that are there
-already are not measured again: the same command continues, and one with more lengths or models adds to the same folder.
+already are not measured again, but for those that ended by an error or a kill: the same command continues, and one with
+more lengths or models adds to the same folder.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -18,16 +20,19 @@ from typing import Any
 from harness.config import RunConfig
 from harness.contracts import CostedModel, InspectableModel, OptionValue
 from harness.environment import cpu_model, deciding_versions, describe_environment
-from harness.errors import PluginError, UsageError
+from harness.errors import OptionError, PluginError, UsageError
 from harness.flop_counting import CoverageError
-from harness.fresh_process import Outcome, run_fresh
-from harness.point_summary import PROMPT, PointPlan
+from harness.fresh_process import Outcome, OutcomeKind, run_fresh
+from harness.noise_bursts import PROMPT
+from harness.point_summary import PointPlan
 from harness.progress import progress, say_on_stderr
 from harness.promises import described
 from harness.records import canonical_sha256
 from harness.registry import code_fingerprint, create, split_model
+from harness.row_files import cut_torn_line
 from harness.run_folder import ID_LENGTH, create_run, locked, newest_run, utc_now
 from harness.scaling_rows import (
+    POINTS_FILE,
     CoverageRow,
     Measured,
     PointKey,
@@ -36,7 +41,6 @@ from harness.scaling_rows import (
     ScalingSession,
     Step,
     append_point,
-    cut_torn_line,
     load_points,
     load_scaling_record,
     newest_points,
@@ -52,6 +56,8 @@ COVERAGE_TARGET = "harness.flop_coverage:cover"
 # Short, since a count looks at every operator: what is covered does not depend on the length.
 COVERAGE_SECONDS = 1.0
 COVERAGE_TOKENS = 2
+# Limits of machine or model, which a point of the same key would meet again. What else ended a point may be over.
+LASTING: tuple[OutcomeKind, ...] = ("ok", "out_of_memory", "time_limit", "position_limit", "wrong_numbers")
 
 Fresh = Callable[..., Outcome]
 """Such as `harness.fresh_process.run_fresh`."""
@@ -89,11 +95,12 @@ class ScalingConfig:
     def __post_init__(self) -> None:
         if not self.models or not self.seconds or not self.batch_sizes:
             raise UsageError("scaling needs a model, a length and a batch size.")
-        if any(s <= 0 for s in self.seconds) or any(n < 1 for n in self.batch_sizes):
+        if not all(0 < s < math.inf for s in self.seconds) or any(n < 1 for n in self.batch_sizes):
             raise UsageError("--seconds must be positive, --batch-size at least 1.")
         if self.n_tokens < 2:
             raise UsageError(f"--tokens {self.n_tokens} is out of range: time per token needs at least 2.")
-        if self.half_width <= 0 or self.time_limit_s <= 0 or not 0 <= self.least_s <= self.most_s:
+        limits = (self.half_width, self.time_limit_s, self.most_s)
+        if not all(0 < limit < math.inf for limit in limits) or not 0 <= self.least_s <= self.most_s:
             raise UsageError("--half-width, --time-limit and --most-seconds must be positive.")
         for what, values in (("--model", self.models), ("--seconds", self.seconds), ("--batch-size", self.batch_sizes)):
             if len(set(values)) < len(values):
@@ -166,6 +173,9 @@ def scale(
     """
     fresh = run_fresh if fresh is None else fresh
     subjects = [find_subject(name, config.model_options, say) for name in config.models]
+    names = [subject.full_name for subject in subjects]
+    if len(set(names)) < len(names):  # "ssalm" beside "ssalm:tiny"
+        raise UsageError(f"--model names one model more than once: {', '.join(names)}.")
     conditions = _conditions(config)
     record_id = canonical_sha256(conditions)[:ID_LENGTH]
     home = config.results / SCALING_FOLDER
@@ -191,9 +201,12 @@ def find_subject(name: str, options: Mapping[str, OptionValue], say: Callable[[s
     if not isinstance(model, CostedModel):
         raise PluginError(f"The model '{plain}' does not tell its cost, so that it cannot be measured by component.")
     if isinstance(model, InspectableModel) and model.missing() and "weights" not in given:
-        say(f"{name}: no weights here; measured with random ones (-m weights=random), which cost the same.")
         given = {**given, "weights": "random"}
-        created = create("models", plain, given)
+        try:
+            created = create("models", plain, given)
+        except OptionError as error:
+            raise UsageError(f"{name} cannot be measured: {model.missing()}") from error
+        say(f"{name}: no weights here; measured with random ones (-m weights=random), which cost the same.")
     description = described(created.value, plain)
     return Subject(plain, description.variant, created.options_changed, description.fingerprint)
 
@@ -219,7 +232,7 @@ def _measure_missing(
     say: Callable[[str], None],
 ) -> tuple[PointRow, ...]:
     """All points of the command, in the order of measuring."""
-    there = {point.key.identity: point for point in keeper.points} if not config.fresh else {}
+    there = {point.key.identity: point for point in keeper.points if point.outcome in LASTING}
     order = [(_key(config, *place), place) for place in drawn_order(subjects, config)]
     n_there = sum(key.identity in there for key, _ in order)
     points: list[PointRow] = []
@@ -332,7 +345,7 @@ class _Keeper:
         command: Sequence[str],
     ) -> None:
         self.folder = folder
-        cut_torn_line(folder)
+        cut_torn_line(folder / POINTS_FILE)
         self.points = newest_points(load_points(folder))
         self._config = config
         earlier = load_scaling_record(folder)
@@ -358,15 +371,18 @@ class _Keeper:
     def cover(self, subjects: Sequence[Subject], fresh: Fresh, say: Callable[[str], None]) -> None:
         """Count a short answer of each model that was not counted here yet, and hold it against the formulas.
 
-        A difference is said and recorded; it says that formulas or counter are wrong, not that a point is.
+        A difference is said and recorded; it says that formulas or counter are wrong, not that a point is. So is said
+        that a count met a limit of this machine, which the points will then meet by themselves.
 
         Raises:
             CoverageError: an operator that matters is not counted.
         """
-        known = {row.model for row in self._record.coverage}
+        known = {row.identity for row in self._record.coverage}
         for subject in subjects:
-            if subject.full_name not in known and self._config.step == "infer":
-                row = cover(self._config, subject, fresh)
+            if (subject.full_name, subject.fingerprint) not in known and self._config.step == "infer":
+                row = cover(self._config, subject, fresh, say)
+                if row is None:
+                    continue
                 self._record = self._record.model_copy(update={"coverage": (*self._record.coverage, row)})
                 write_scaling_record(self.folder, self._record)
                 for component in row.disagreements():
@@ -387,8 +403,8 @@ class _Keeper:
         return self._record
 
 
-def cover(config: ScalingConfig, subject: Subject, fresh: Fresh) -> CoverageRow:
-    """Formula against counter on one short clip.
+def cover(config: ScalingConfig, subject: Subject, fresh: Fresh, say: Callable[[str], None]) -> CoverageRow | None:
+    """Formula against counter on one short clip; None where there is too little memory or time to count.
 
     Raises:
         CoverageError: an operator that multiplies matrices, attends, or is custom, has no formula; or the count failed.
@@ -396,9 +412,14 @@ def cover(config: ScalingConfig, subject: Subject, fresh: Fresh) -> CoverageRow:
     plan = replace(_plan(config, subject, COVERAGE_SECONDS, 1), n_tokens=COVERAGE_TOKENS)
     machine = config.machine()
     outcome = fresh(COVERAGE_TARGET, asdict(plan), threads=machine.resolved_threads(), time_limit_s=config.time_limit_s)
+    if outcome.kind in ("out_of_memory", "time_limit", "killed"):
+        why = f"{outcome.kind.replace('_', ' ')}: {outcome.message}"
+        say(f"{subject.full_name}: operations were not counted, so that only formulas tell them: {why}")
+        return None
     if outcome.kind != "ok":
         raise CoverageError(f"The operations of {subject.full_name} cannot be counted: {outcome.message}")
-    row = CoverageRow.model_validate({"model": subject.full_name, "seconds": COVERAGE_SECONDS, **outcome.value})
+    told = {"model": subject.full_name, "fingerprint": subject.fingerprint, "seconds": COVERAGE_SECONDS}
+    row = CoverageRow.model_validate({**told, **outcome.value})
     if row.uncovered:
         raise CoverageError(
             f"{subject.full_name} uses operators that no formula counts: {', '.join(row.uncovered)}. "

@@ -7,7 +7,7 @@ scan and a plain one, or a graph and no graph, are never drawn as one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.fits import Crossover, Curve, Growth, find_crossover, fit_growth
 from harness.scaling_rows import Measured, PointKey, PointRow, SpreadRow, newest_points
@@ -33,15 +33,22 @@ def _prefill(measured: Measured) -> Sequence[float]:
     return measured.samples.component_s.get("prefill", ()) if measured.prefill is not None else ()
 
 
+def _beyond_model(measured: Measured) -> Sequence[float]:
+    model, allocated = measured.memory.model, measured.memory.peak.allocated
+    return () if model is None or allocated is None else (float(allocated - model),)
+
+
 QUANTITIES: tuple[Quantity, ...] = (
-    Quantity("total", "Time of one answer", "s", lambda m: m.samples.total_s),
+    Quantity("total", "Total time", "s", lambda m: m.samples.total_s),
     Quantity("first_token", "Time to first token", "s", lambda m: m.samples.first_token_s),
     Quantity("prefill", "Prefill", "s", _prefill),
     Quantity("per_token", "Time per output token", "s", lambda m: m.samples.per_token_s),
     Quantity("allocated", "Peak allocated", "bytes", lambda m: _one(m.memory.peak.allocated)),
+    # Beside gigabytes of weights even a cache that doubles with the length looks flat.
+    Quantity("beyond_model", "Peak allocated beyond the model", "bytes", _beyond_model),
     Quantity("reserved", "Peak reserved", "bytes", lambda m: _one(m.memory.peak.reserved)),
     Quantity("process", "Process peak", "bytes", lambda m: _one(m.memory.peak.process)),
-    Quantity("flops", "Operations", "FLOPs", lambda m: _one(m.work.flops if m.work else None)),
+    Quantity("flops", "Operations", "FLOPs", lambda m: _one(m.flops)),
 )
 BY_NAME: Mapping[str, Quantity] = {quantity.name: quantity for quantity in QUANTITIES}
 CROSSED = ("total", "first_token", "allocated", "reserved", "flops")
@@ -73,7 +80,11 @@ class Conditions:
 
 @dataclass(frozen=True)
 class Line:
-    """Points of one model in one way, by length; failed ones too. `label` tells it from others of its conditions."""
+    """Points of one model in one way, by length; failed ones too.
+
+    `label` has the options that are not the model's defaults, so that a cut of the audio or a slower scan never hides,
+    and what else tells the line from others of its conditions.
+    """
 
     label: str
     model: str
@@ -186,11 +197,18 @@ def _line(members: Sequence[PointRow]) -> Line:
     key = members[0].key
     kernels = next((dict(row.measured.kernels) for row in members if row.measured is not None), {})
     points = tuple(sorted(members, key=lambda row: row.key.seconds))
-    return Line(key.full_name, key.model, key.variant, Conditions.of(key), kernels, points)
+    return Line(_named(key), key.model, key.variant, Conditions.of(key), kernels, points)
+
+
+def _named(key: PointKey) -> str:
+    """The model and its options; random weights cost the same, and the variant is in the name."""
+    hidden = {"variant": key.variant, "weights": "random"}
+    options = [f"{name}={value}" for name, value in sorted(key.options.items()) if hidden.get(name) != value]
+    return f"{key.full_name} ({', '.join(options)})" if options else key.full_name
 
 
 def _told_apart(lines: Sequence[Line]) -> list[Line]:
-    """Lines of one model under the same conditions get what differs, options or kernels, into their labels."""
+    """Lines of one label under the same conditions get what differs, weights or kernels, into their labels."""
     told = []
     for line in lines:
         rivals = [o for o in lines if (o.label, o.conditions) == (line.label, line.conditions)]
@@ -199,8 +217,7 @@ def _told_apart(lines: Sequence[Line]) -> list[Line]:
             own = facts[next(i for i, o in enumerate(rivals) if o is line)]
             differing = sorted(k for k in own if any(other.get(k) != own[k] for other in facts))
             suffix = ", ".join(f"{k}={own[k]}" for k in differing) or line.points[0].key.fingerprint[:8]
-            line = Line(
-                f"{line.label} ({suffix})", line.model, line.variant, line.conditions, line.kernels, line.points
-            )
+            label = f"{line.label[:-1]}, {suffix})" if line.label.endswith(")") else f"{line.label} ({suffix})"
+            line = replace(line, label=label)
         told.append(line)
     return told

@@ -7,29 +7,25 @@ Tables, fits and figures are made from these rows alone.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from harness.contracts import Component, OptionValue
 from harness.environment import Environment
 from harness.errors import RecordError
 from harness.fresh_process import OutcomeKind
 from harness.records import RECORD_FILE, SCHEMA_FOLDER, ModelRow, to_json, write_atomically
+from harness.row_files import Row, append_row
 
 SCHEMA_VERSION: Final = 1
 POINTS_FILE = "points.jsonl"
 Step = Literal["infer", "train"]
 
 
-class _Row(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class SpreadRow(_Row):
+class SpreadRow(Row):
     """Median of the samples with its 95 % interval from order statistics; none where there are too few samples."""
 
     median: float
@@ -38,7 +34,7 @@ class SpreadRow(_Row):
     n_samples: int
 
 
-class PeakRow(_Row):
+class PeakRow(Row):
     """Peaks in bytes; what each means says `harness.memory`."""
 
     allocated: int | None
@@ -47,7 +43,7 @@ class PeakRow(_Row):
     device: int | None
 
 
-class MemoryRow(_Row):
+class MemoryRow(Row):
     """The five numbers: the model's bytes and four peaks. `base` was held before the work; `reasons` excuse a None."""
 
     model: int | None
@@ -56,7 +52,7 @@ class MemoryRow(_Row):
     reasons: dict[str, str]
 
 
-class WorkRow(_Row):
+class WorkRow(Row):
     """Operations from formulas, one multiplication or one addition each; `other` (norms, activations) beside them."""
 
     flops: int
@@ -65,7 +61,7 @@ class WorkRow(_Row):
     parts: dict[str, int]
 
 
-class ComponentRow(_Row):
+class ComponentRow(Row):
     """One component: its time, its share of the formulas, its memory, and the operations a second that follow."""
 
     component: Component
@@ -75,7 +71,7 @@ class ComponentRow(_Row):
     peak: PeakRow | None
 
 
-class StateRow(_Row):
+class StateRow(Row):
     """What the language model keeps for one clip: by formula after `n_tokens` audio tokens, and its measured growth.
 
     `formula_growth_per_token` and `measured_growth_per_token` are bytes for each further token.
@@ -88,7 +84,7 @@ class StateRow(_Row):
     measured_growth_per_token: float | None
 
 
-class EnergyRow(_Row):
+class EnergyRow(Row):
     """Joules of one run of the whole batch, by counter ("cpu", "gpu"), idle power subtracted; gross ones with it."""
 
     joules: dict[str, float]
@@ -99,7 +95,7 @@ class EnergyRow(_Row):
     reasons: dict[str, str]
 
 
-class SamplesRow(_Row):
+class SamplesRow(Row):
     """Every sample of the time pass, in seconds, one entry an iteration.
 
     `component_s` has its own iterations on a device that works on its own. `token_s` are the moments of the tokens of
@@ -114,11 +110,13 @@ class SamplesRow(_Row):
     token_s: tuple[float, ...]
 
 
-class Measured(_Row):
+class Measured(Row):
     """What one process measured. Times are of a whole batch; `noise` says what the samples lack, empty when nothing.
 
-    `real_time_factor` is time over seconds of audio in the batch. `tokens_sha256` hashes the token ids of the timed
-    run; `tokens_alike` tells whether the first call gave the same.
+    `work` is by formula, and None for a training step, where `work_missing` says why; `counted` are the operations of
+    such a step by component, as they ran. `flops_per_s` is of the one or the other. `real_time_factor` is time over
+    seconds of audio in the batch. `tokens_sha256` hashes the token ids of the timed run; `tokens_alike` tells whether
+    the first call gave the same.
     """
 
     description: ModelRow
@@ -145,9 +143,21 @@ class Measured(_Row):
     tokens_sha256: str | None
     tokens_alike: bool | None
     samples: SamplesRow
+    counted: dict[Component | Literal["outside"], int] | None = None
+
+    @property
+    def flops(self) -> int | None:
+        """Operations in all: by formula, else as counted; None where neither is known."""
+        if self.work is not None:
+            return self.work.flops
+        return None if self.counted is None else sum(self.counted.values())
+
+    def component_flops(self, row: ComponentRow) -> int | None:
+        """Operations of one component, in the same way."""
+        return row.work.flops if row.work is not None else (self.counted or {}).get(row.component)
 
 
-class PointKey(_Row):
+class PointKey(Row):
     """What decides a point within a record's conditions.
 
     `fingerprint` is the model's own: weights and options. `graph` is how the work is launched: one kernel at a time.
@@ -177,7 +187,7 @@ class PointKey(_Row):
         return json.dumps(self.model_dump(mode="json"), sort_keys=True)
 
 
-class PointRow(_Row):
+class PointRow(Row):
     """One point: a line of `points.jsonl`. `measured` is there when `outcome` is "ok"; else `message` says why not.
 
     `wall_s` is the whole life of its process. `position` is its place in the drawn order of the session.
@@ -194,22 +204,33 @@ class PointRow(_Row):
     measured: Measured | None
 
 
-class CoverageRow(_Row):
-    """Formula against counter for one model on a short clip, by component, and operators that no formula knows."""
+class CoverageRow(Row):
+    """Formula against counter for one model on a short clip, by component, and operators that no formula knows.
+
+    "outside" is work before the model named a component. `left_out` are operators that nobody counts (additions, norms,
+    copies), with the values that they returned. `fingerprint` is that of the model's points.
+    """
 
     model: str
+    fingerprint: str = ""
     seconds: float
-    formula_flops: dict[Component, int]
-    counted_flops: dict[Component, int]
+    formula_flops: dict[Component | Literal["outside"], int]
+    counted_flops: dict[Component | Literal["outside"], int]
     uncovered: tuple[str, ...]
+    left_out: dict[str, int] = Field(default={})
 
-    def disagreements(self, tolerance: float = 0.01) -> list[Component]:
+    @property
+    def identity(self) -> tuple[str, str]:
+        """What need not be counted again."""
+        return self.model, self.fingerprint
+
+    def disagreements(self, tolerance: float = 0.01) -> list[Component | Literal["outside"]]:
         """Components whose two figures differ by more than that share."""
         pairs = self.formula_flops.items()
         return [c for c, n in pairs if abs(n - self.counted_flops[c]) > tolerance * max(n, self.counted_flops[c])]
 
 
-class ScalingSession(_Row):
+class ScalingSession(Row):
     """One command that worked on the record; `ended_utc` is None where it was interrupted or killed."""
 
     command: tuple[str, ...]
@@ -220,7 +241,7 @@ class ScalingSession(_Row):
     load_average: tuple[float, float, float] | None
 
 
-class ScalingRecord(_Row):
+class ScalingRecord(Row):
     """All that makes the points repeatable: `record.json`. `conditions` decide the folder; points add theirs."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -238,15 +259,7 @@ def append_point(folder: Path, point: PointRow) -> None:
     Raises:
         RecordError: it cannot be written.
     """
-    line = json.dumps(point.model_dump(mode="json"), ensure_ascii=False, allow_nan=False) + "\n"
-    path = folder / POINTS_FILE
-    try:
-        with path.open("a", encoding="utf-8") as stream:
-            stream.write(line)
-            stream.flush()
-            os.fsync(stream.fileno())
-    except OSError as error:
-        raise RecordError(f"{path} cannot be written: {error.strerror or error}.") from error
+    append_row(folder / POINTS_FILE, point)
 
 
 def load_points(folder: Path) -> list[PointRow]:
@@ -267,15 +280,6 @@ def load_points(folder: Path) -> list[PointRow]:
         except ValidationError as error:
             raise RecordError(f"{path} line {number} is no point of this version: {_first(error)}.") from error
     return points
-
-
-def cut_torn_line(folder: Path) -> None:
-    """Drop what a killed process left of a line, so that the next one begins a line of its own."""
-    path = folder / POINTS_FILE
-    if path.exists():
-        content = path.read_bytes()
-        with path.open("r+b") as stream:
-            stream.truncate(content.rfind(b"\n") + 1)
 
 
 def newest_points(points: Sequence[PointRow]) -> list[PointRow]:

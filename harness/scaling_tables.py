@@ -19,17 +19,41 @@ from harness.tables import Table
 
 NOISY = "~"
 DASH = "-"
-_LATEX_ESCAPES = {"_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "~": r"\textasciitilde{}", "$": r"\$"}
+_LATEX_ESCAPES = {
+    **{letter: f"\\{letter}" for letter in "_%&#${}"},
+    **{"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"},
+    **{"<": r"\textless{}", ">": r"\textgreater{}"},
+}
 POINTS_NOTE = (
-    "Medians with 95 % intervals; ~ marks medians whose interval is wider than asked or that have too few samples. "
-    "One multiplication or one addition is one FLOP. Sizes in MB of 10^6 bytes."
+    "Medians with 95 % intervals over the iterations of one process: another process may differ by more. "
+    "~ marks medians whose interval is wider than asked or that have too few samples. "
+    "One multiplication or one addition is one FLOP; of answers by formula, of training steps as counted. "
+    "MB are 10^6 bytes. "
+    "State: what the language model keeps for one clip, by formula; B/token: its measured growth for the batch's "
+    "clip with each answer token. J: of one run, the idle machine's power subtracted."
 )
+NOTES = {
+    "points": POINTS_NOTE,
+    "components": (
+        "Medians with 95 % intervals over the iterations of one process. Reserved is what was held while a component "
+        "ran, what earlier ones left with the allocator included. MB are 10^6 bytes."
+    ),
+    "exponents": (
+        "Least-squares slope of log cost over log length, at the long end (from, to). Intervals: 95 % of a bootstrap "
+        "over lengths and samples; with few lengths they show how far the curve is from a power law, no more."
+    ),
+    "crossovers": (
+        "Intervals are of the measuring noise alone: between two lengths that were measured both curves are taken as "
+        "straight, so that all that is certain is the pair of lengths (crosses between). Exact quantities have that "
+        "pair as their interval. Nothing is said of lengths beyond those measured."
+    ),
+}
 
 
 def points_table(points: Iterable[PointRow]) -> Table:
     """One row a point: what a reader compares first."""
     times = ("total", "TTFT", "TPOT", "prefill", "first call", "RTF", "FLOPs", "FLOP/s")
-    sizes = ("model MB", "allocated", "reserved", "process", "device", "state", "per token", "J", "outcome")
+    sizes = ("model MB", "allocated MB", "reserved MB", "process MB", "device MB", "state B", "B/token", "J", "outcome")
     rows = [
         (line.label, str(line.conditions), f"{point.key.seconds:g} s", *_point_cells(point))
         for line in lines_of(points)
@@ -40,7 +64,8 @@ def points_table(points: Iterable[PointRow]) -> Table:
 
 def components_table(points: Iterable[PointRow]) -> Table:
     """One row a component of a point."""
-    header = ("model", "conditions", "audio", "component", "time", "share", "FLOPs", "FLOP/s", "allocated", "reserved")
+    what = ("model", "conditions", "audio", "component")
+    header = (*what, "time", "share", "FLOPs", "FLOP/s", "allocated MB", "reserved MB")
     rows = []
     for line in lines_of(points):
         for point in line.points:
@@ -64,7 +89,16 @@ def growth_table(points: Iterable[PointRow]) -> Table:
 
 def crossover_table(points: Iterable[PointRow]) -> Table:
     """One row a pair and quantity: from which length on the first is cheaper."""
-    header = ("state-space", "transformer", "differ in", "conditions", "quantity", "first is cheaper from", "measured")
+    header = (
+        "state-space",
+        "transformer",
+        "differ in",
+        "conditions",
+        "quantity",
+        "first is cheaper from",
+        "crosses between",
+        "measured",
+    )
     rows = []
     for pair in pairs_of(lines_of(points)):
         for name in CROSSED:
@@ -72,7 +106,8 @@ def crossover_table(points: Iterable[PointRow]) -> Table:
             if found is not None:
                 start = (pair.first.label, pair.second.label, pair.differs, str(pair.first.conditions))
                 measured = f"{found.from_s:g} to {found.to_s:g} s"
-                rows.append((*start, BY_NAME[name].title, crossover_text(found), measured))
+                between = DASH if found.after_s is None else f"{found.after_s:g} and {found.before_s:g} s"
+                rows.append((*start, BY_NAME[name].title, crossover_text(found), between, measured))
     return Table(header, tuple(rows))
 
 
@@ -83,9 +118,9 @@ def crossover_text(found: Crossover) -> str:
     elif found.kind == "always":
         text = "every length measured"
     elif found.low is None or found.high is None:
-        text = f"{found.at_s:.3g} s"
+        text = f"{_digits(found.at_s or 0.0)} s"
     else:
-        text = f"{found.at_s:.3g} s [{found.low:.3g}, {found.high:.3g}]"
+        text = f"{_digits(found.at_s or 0.0)} s [{_digits(found.low)}, {_digits(found.high)}]"
     return text if found.share > 0.975 else f"{text} ({100 * found.share:.0f} % of resamples)"
 
 
@@ -100,8 +135,9 @@ def write_tables(points: Sequence[PointRow], folder: Path) -> list[Path]:
     written = []
     for name, table in tables.items():
         texts = {"md": to_markdown(table), "tex": to_latex(table), "csv": to_csv(table)}
+        texts["md"] += f"\n{NOTES[name]}\n"
         if name == "points":
-            texts = {**texts, "md": f"{texts['md']}\n{POINTS_NOTE}\n", "csv": points_csv(points)}
+            texts["csv"] = points_csv(points)
         for suffix, text in texts.items():
             path = folder / f"{name}.{suffix}"
             write_atomically(path, text)
@@ -164,7 +200,7 @@ def _point_cells(point: PointRow) -> tuple[str, ...]:
         _spread(m.prefill, _time),
         _time(m.first_call_s),
         f"{m.real_time_factor:.3g}",
-        _or_dash(m.work.flops if m.work else None, _count),
+        _or_dash(m.flops, _count),
         _or_dash(m.flops_per_s, _count),
         *(_or_dash(n, _megabytes) for n in (m.memory.model, peak.allocated, peak.reserved, peak.process, peak.device)),
         _or_dash(held, _count),
@@ -181,7 +217,7 @@ def _component_cells(m: Measured) -> list[tuple[str, ...]]:
             c.component,
             _spread(c.seconds, _time),
             DASH if c.seconds is None or not whole else f"{100 * c.seconds.median / whole:.0f} %",
-            _or_dash(c.work.flops if c.work else None, _count),
+            _or_dash(m.component_flops(c), _count),
             _or_dash(c.flops_per_s, _count),
             _or_dash(c.peak.allocated if c.peak else None, _megabytes),
             _or_dash(c.peak.reserved if c.peak else None, _megabytes),
@@ -205,7 +241,7 @@ def _facts(line: Line, point: PointRow) -> list[dict[str, Any]]:
     whole = {
         "component": "whole",
         **_numbers("s", m.total),
-        "flops": m.work.flops if m.work else None,
+        "flops": m.flops,
         "macs": m.work.macs if m.work else None,
         "other_flops": m.work.other if m.work else None,
         "flops_per_s": m.flops_per_s,
@@ -227,6 +263,7 @@ def _facts(line: Line, point: PointRow) -> list[dict[str, Any]]:
         {
             "component": c.component,
             **_numbers("s", c.seconds),
+            **({"flops": m.component_flops(c)} if c.work is None else {}),
             **({"flops": c.work.flops, "macs": c.work.macs, "other_flops": c.work.other} if c.work else {}),
             "flops_per_s": c.flops_per_s,
             **({f"{name}_bytes": value for name, value in c.peak.model_dump().items()} if c.peak else {}),
@@ -255,16 +292,21 @@ def _or_dash(value: float | None, text: Callable[[float], str]) -> str:
 
 
 def _time(seconds: float) -> str:
-    return f"{seconds:.3g} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
+    return f"{_digits(seconds)} s" if seconds >= 1 else f"{_digits(1e3 * seconds)} ms"
 
 
 def _megabytes(n_bytes: float) -> str:
-    return f"{n_bytes / 1e6:.4g}"
+    return _digits(n_bytes / 1e6, 4)
+
+
+def _digits(value: float, n: int = 3) -> str:
+    """So many digits that count, but large numbers in full: 81559, not 8.156e+04."""
+    return f"{value:.0f}" if abs(value) >= 10 ** (n - 1) else f"{value:.{n}g}"
 
 
 def _count(value: float) -> str:
     """With a letter for thousands, millions, ...: 1.25 G."""
-    for letter, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+    for letter, size in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if abs(value) >= size:
-            return f"{value / size:.3g} {letter}"
+            return f"{_digits(value / size)} {letter}"
     return f"{value:.3g}"

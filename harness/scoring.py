@@ -137,7 +137,7 @@ def score_items(
     answered = [item for item in scored if item.answered]
     bound = BoundMetric(metric_name, tuple(label.name for label in labels), metric, gives_scores(scorer), n_trials)
     measured = _measure(bound, scored, answered, seed, n_resamples)
-    clean = [item for item in scored if item.item_id not in learned_from]
+    is_clean = [item.item_id not in learned_from for item in scored]
     return ScoreReport(
         scorer=scorer.name,
         scorer_version=scorer.version,
@@ -153,8 +153,8 @@ def score_items(
         confusion={} if scorer.name == VERBATIM else _confusion(scored, labels, bound.counts_sets),
         unavailable=measured.unavailable,
         notes=measured.notes,
-        clean=_value_of_part(bound, clean) if learned_from and measured.unavailable is None else None,
-        n_clean=len(clean) if learned_from else None,
+        clean=_value_within(bound, scored, measured.value, is_clean) if learned_from else None,
+        n_clean=sum(is_clean) if learned_from else None,
     )
 
 
@@ -213,6 +213,24 @@ def _value_of_part(bound: BoundMetric, answered: Sequence[Scored]) -> float | No
     """None where nothing was answered, or less than the metric needs."""
     try:
         return bound.value(answered) if answered else None
+    except MetricUnavailable:
+        return None
+
+
+def _value_within(
+    bound: BoundMetric, scored: Sequence[Scored], value: float | None, is_kept: Sequence[bool]
+) -> float | None:
+    """The metric of some of the items, weighed as among all, so that it stands beside the value of all.
+
+    CIDEr-D, for one, weighs a word by how rare it is in the whole set. None where nothing is kept, or less than the
+    metric needs.
+    """
+    if value is None or not any(is_kept):
+        return None
+    import numpy as np
+
+    try:
+        return float(bound.resampled(scored, value)(np.array(is_kept, dtype=np.int32)[:, np.newaxis])[0])
     except MetricUnavailable:
         return None
 

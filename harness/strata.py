@@ -19,7 +19,7 @@ from harness.contracts import OptionValue
 from harness.errors import UsageError
 from harness.records import Prediction, RunRecord, ScoreRow, load_predictions, write_atomically
 from harness.scores import check_metric_fits, check_scorer_fits, compute_scores, load_finished, run_facts
-from harness.tables import Table, score_text
+from harness.tables import Table, few_clusters_lines, no_width_lines, score_text
 
 MOST_STRATA = 500
 _LISTED = 12
@@ -142,6 +142,14 @@ def strata_table(report: StrataReport) -> Table:
         for stratum in report.strata
     )
     return Table(header, rows)
+
+
+def strata_lines(report: StrataReport) -> list[str]:
+    """What a reader must know of the table's intervals, which are of few items each."""
+    intervals = [stratum.score.interval for stratum in report.strata if stratum.score.interval is not None]
+    reasons = dict.fromkeys(stratum.score.unavailable for stratum in report.strata if stratum.score.unavailable)
+    missing = [f"{report.metric} is not available: {reason}" for reason in reasons]
+    return [*missing, *few_clusters_lines(intervals), *no_width_lines(intervals)]
 
 
 def strata_csv(report: StrataReport) -> str:

@@ -21,11 +21,11 @@ from harness.clips import UnreadClip
 from harness.contracts import CostedModel, Query
 from harness.environment import describe_environment
 from harness.fresh_process import kind_of, run_fresh
-from harness.frontier import FrontierConfig, Known, cap_text, look_at
-from harness.frontier_probe import LABELS, PROMPT, Subject, asked, loaded
-from harness.frontier_rows import append_row
-from harness.noise_bursts import NoiseBursts
+from harness.frontier import FrontierConfig, Known, cap_text, full_name, look_at_all
+from harness.frontier_probe import LABELS, Subject, asked, loaded
+from harness.noise_bursts import PROMPT, NoiseBursts
 from harness.records import RECORD_FILE, canonical_sha256, to_json, write_atomically
+from harness.row_files import append_row
 from harness.run_folder import ID_LENGTH, create_run, utc_now
 from harness.streaming_rows import POINTS_FILE, MinuteRow, StreamingRecord, StreamingRow
 from harness.tables import Table
@@ -38,6 +38,10 @@ MINUTE_S = 60
 # Long enough to go through every piece of a streamed answer once: compilers and allocators have had their turn.
 WARM_UP_S = 180.0
 TABLE_SPANS = 5
+TABLE_NOTE = (
+    "One pass, without intervals. Models hear in pieces: what they do with the end of a span may fall into the next, "
+    "and the last of it into after s (from the end of the sound to the answer). State: by formula."
+)
 
 
 @dataclass(frozen=True)
@@ -169,7 +173,7 @@ def measure_streaming(
     Raises:
         UsageError: a model cannot be probed, or the folder cannot be made.
     """
-    known = [look_at(name, config, needs_scores=False) for name in config.models]
+    known = look_at_all(config, needs_scores=False)
     folder = create_run(results / "streaming", canonical_sha256(config.as_record())[:ID_LENGTH])
     record = StreamingRecord(
         command=tuple(command),
@@ -229,7 +233,7 @@ def streaming_table(record: StreamingRecord, points: Sequence[MinuteRow]) -> Tab
     )
     rows = []
     for told in record.rows:
-        name = f"{told.model.name}:{told.model.variant}" if told.model.variant else told.model.name
+        name = full_name(told.model)
         own = [point for point in points if point.model == name]
         for first, last in spans(len(own)):
             rows.append((name, f"{first + 1}-{last}", *_span_cells(own, first, last), _after_text(told)))

@@ -8,21 +8,18 @@ from __future__ import annotations
 import json
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from harness.environment import Environment
 from harness.fresh_process import OutcomeKind
 from harness.records import SCHEMA_FOLDER, ModelRow
+from harness.row_files import Row
 
 SCHEMA_VERSION: Final = 1
 POINTS_FILE = "points.jsonl"
 
 
-class _Row(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class MinuteRow(_Row):
+class MinuteRow(Row):
     """One further minute: a line of `points.jsonl`.
 
     `wall_s` and `cpu_s` (all threads) are of this minute alone, the rest is how things stood at its end: the process's
@@ -40,7 +37,7 @@ class MinuteRow(_Row):
     state_constant_bytes: int | None
 
 
-class StreamingRow(_Row):
+class StreamingRow(Row):
     """One model's answer. `listening_s` is the time until the sound ended, `after_s` from there to the answer.
 
     `kind` is "ok" where it answered; `n_minutes` were heard.
@@ -54,7 +51,7 @@ class StreamingRow(_Row):
     after_s: float | None
 
 
-class StreamingRecord(_Row):
+class StreamingRecord(Row):
     """One `frontier --streaming` command; fields as in `FrontierRecord`."""
 
     schema_version: Literal[1] = SCHEMA_VERSION

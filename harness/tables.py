@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from harness.records import Counts, RunRecord, ScoreRow
+from harness.records import Counts, IntervalRow, RunRecord, ScoreRow
 
 _SCORE = "score % [95 %]"
 _HEADER = ("model", "task", "n", "scorer", _SCORE, "ans. only", "answered", "unparsed", "failed", "trunc.", "seconds")
@@ -110,10 +110,12 @@ def closing_lines(record: RunRecord, folder: Path, scores: Sequence[ScoreRow] | 
         lines.append(f"Notes on clips: {kinds}. They are in predictions.jsonl; such clips are asked like any other.")
     rows = scores or record.scores
     lines += _remarks(rows)
-    n_clusters = min((row.interval.n_clusters for row in rows if row.interval), default=_FEW_CLUSTERS)
+    intervals = [row.interval for row in rows if row.interval]
+    n_clusters = min((interval.n_clusters for interval in intervals), default=_FEW_CLUSTERS)
     if n_clusters < _FEW_CLUSTERS:
         recordings = "one recording" if n_clusters == 1 else f"only {n_clusters} recordings"
         lines.append(f"The clips come from {recordings}: too few for an interval to be relied on.")
+    lines += no_width_lines(intervals)
     if record.model.trained_on:
         lines.append(f"The model learned from: {record.model.trained_on.rstrip('.')}.")
     if record.task.origin == "starter":
@@ -162,6 +164,24 @@ def _remarks(rows: Sequence[ScoreRow]) -> list[str]:
     missing = [f"{row.metric} is not available: {row.unavailable}" for row in rows if row.unavailable is not None]
     notes = [f"{row.metric} ({row.scorer}): {note}" for row in rows for note in row.notes]
     return list(dict.fromkeys([*missing, *notes]))
+
+
+def no_width_lines(intervals: Sequence[IntervalRow]) -> list[str]:
+    """What a reader must not take for certainty: an interval of resamples that were all alike."""
+    n_without = sum(interval.low == interval.high for interval in intervals)
+    return [f"{n_without} intervals have no width, as all resamples were alike: that is not certainty."] * bool(
+        n_without
+    )
+
+
+def few_clusters_lines(intervals: Sequence[IntervalRow]) -> list[str]:
+    """How many of a table's intervals rest on too few recordings."""
+    n_few = sum(interval.n_clusters < _FEW_CLUSTERS for interval in intervals)
+    if not n_few:
+        return []
+    return [
+        f"{n_few} of {len(intervals)} intervals are of fewer than {_FEW_CLUSTERS} recordings: too few to be relied on."
+    ]
 
 
 def score_text(row: ScoreRow) -> str:

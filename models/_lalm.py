@@ -29,6 +29,7 @@ from harness.contracts import (
 )
 from harness.errors import ItemError, OptionError, UsageError
 from harness.foreign import pass_over_broken_torchaudio
+from models._trained_folder import fill_from_folder, read_folder_header
 from models._weights_files import (
     TOKENIZER_FILE,
     WEIGHTS_FOLDER,
@@ -87,8 +88,8 @@ class Decoding:
 class Sources:
     """Where weights come from. What no file gives is drawn from `seed` where `is_random`, and else cannot be had.
 
-    `weights` is a file that `LalmAdapter.save` wrote; `encoder` holds a published encoder; `lm` is the folder of a
-    language model with its tokenizer, in transformers' layout.
+    `weights` is a file that `LalmAdapter.save` wrote, or a folder of `save_trained`; `encoder` holds a published
+    encoder; `lm` is the folder of a language model with its tokenizer, in transformers' layout.
     """
 
     weights: Path | None = None
@@ -379,6 +380,60 @@ class LalmAdapter:
         }
         save_file({name: tensor.detach().half().cpu().contiguous() for name, tensor in kept.items()}, path, metadata)
 
+    # --- CurriculumModel (harness/curriculum.py) ----------------------------------------------------------------------
+
+    def start_stages(self, lora_dropout: float, precision: str, is_recomputed: bool, device: str) -> Any:
+        """The network with the weights that the options name, a LoRA on its language model, and nothing learning."""
+        from models._staged import start
+
+        return start(self, lora_dropout, precision, is_recomputed, device)
+
+    def train_parts(self, parts: Sequence[str]) -> Mapping[str, int]:
+        """Let these parts learn, of "encoder", "connector" and "lora", and no other; parameters of each."""
+        from models._staged import train_parts
+
+        return train_parts(self._require_network(), parts)
+
+    def features(self, samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """What the encoder is given of a clip in training, shape (frames, mel)."""
+        from models._staged import features
+
+        return features(self, samples)
+
+    def text_tokens(self, question: Question, limit: int) -> tuple[Sequence[int], int]:
+        """Prompt and first answer as at most `limit` token ids, and where the answer begins."""
+        from models._staged import text_tokens
+
+        return text_tokens(self, question, limit)
+
+    def text_losses(
+        self, heard: npt.NDArray[np.float32], texts: Sequence[Sequence[int]], starts: Sequence[int]
+    ) -> tuple[Any, Any, Any]:
+        """Of each token that counts: its loss, whether it was the likeliest, and its row."""
+        from models._staged import text_losses
+
+        return text_losses(self, heard, texts, starts)
+
+    def n_audio_tokens(self) -> int:
+        """Audio tokens of one clip in training."""
+        from models._staged import n_audio_tokens
+
+        return n_audio_tokens(self)
+
+    def save_trained(self, folder: Path, trained_on: str) -> None:
+        """Write the folder that `-m weights=FOLDER` reads."""
+        from models._staged import save
+
+        save(self, folder, trained_on)
+
+    def training_needs(
+        self, parts: Sequence[str], n_clips: int, n_text_tokens: int, precision: str, is_recomputed: bool
+    ) -> Mapping[str, Mapping[str, int]]:
+        """Counts and bytes of a training step, from shapes alone."""
+        from models._staged import needs
+
+        return needs(self, parts, n_clips, n_text_tokens, precision, is_recomputed)
+
     # --- CostedModel --------------------------------------------------------------------------------------------------
 
     def answer_metered(
@@ -441,6 +496,11 @@ class LalmAdapter:
         from safetensors.torch import load_model
 
         sources = self.spec.sources
+        if sources.weights is not None and sources.weights.is_dir():
+            if sources.encoder is not None:
+                raise UsageError(f"The folder {sources.weights} holds the encoder too: leave out -m encoder_weights=")
+            fill_from_folder(network, sources.weights, lm_is_given=sources.lm is not None)
+            return
         options = {"hear.encoder.": ("encoder_weights", sources.encoder), "lm.": ("lm", sources.lm)}
         given = [prefix for prefix, (_, path) in options.items() if path]
         try:
@@ -487,6 +547,10 @@ class LalmAdapter:
             return None
         path = self.spec.sources.weights or self._shipped_path()
         assert path is not None
+        if path.is_dir():
+            lm = self.spec.sources.lm
+            lm_sha256 = folder_sha256(lm) if lm else None
+            return read_folder_header(path, self.spec.full_name, self._tokenizer_sha256(), lm_sha256)
         return read_weights_header(path, self.spec.full_name, self._tokenizer_sha256())
 
     def _tokenizer_sha256(self) -> str:
@@ -524,6 +588,9 @@ class LalmAdapter:
 
     def _parameters(self) -> tuple[Mapping[str, int], Mapping[str, int]]:
         """Parameters per part: all, and what training would change."""
+        if self._weights is not None and self.spec.sources.weights is not None and self.spec.sources.weights.is_dir():
+            counts = self._weights.parameters
+            return counts, {part: count for part, count in counts.items() if part != "language_model"}
         if self.spec.variant == TINY and self._weights is not None:
             return self._weights.parameters, self._weights.parameters
         from models.nn.parts import part_counts, trainable_counts

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from models._yamnet import YamnetTagger
 
 _PARAMETERS = 3_729_481
+# TensorFlow models, research/audioset/yamnet: trained on AudioSet, measured on its evaluation segments.
+_TRAINED_ON = "audioset: split balanced_train, unbalanced_train"
 # Rises when labels would get other classes.
 _LABEL_RULES = 2
 _LOWEST_SCORE = 1e-6
@@ -95,6 +97,7 @@ class _Yamnet:
             fingerprint=fingerprint("yamnet", options, sha256),
             can_score_labels=self._variant == "labels",
             needs_labels=self._variant == "labels",
+            trained_on=_TRAINED_ON,
         )
 
     def close(self) -> None:

@@ -24,7 +24,7 @@ from typing import Protocol
 import numpy as np
 
 from harness.audio import FileSource
-from harness.contracts import BlockSource
+from harness.clips import gathered
 from harness.errors import AudioError
 from tasks._clips import Clip, Samples, power, starter_sounds, starter_words
 from tasks._long_task import AMBIENCES, RATE_HZ, seed_of
@@ -183,11 +183,12 @@ class Recording:
     def section(self, start: int, stop: int) -> Samples:
         """Round and round."""
         loop = _loop_of(self.path, FileSource(self.path).identity())
-        return loop[(np.arange(start, stop) + self.offset) % len(loop)]
+        return loop[(np.arange(start, stop) + self.offset % len(loop)) % len(loop)]
 
     def peak(self) -> float:
         """Of the loop."""
-        return float(np.abs(_loop_of(self.path, FileSource(self.path).identity())).max())
+        loop = _loop_of(self.path, FileSource(self.path).identity())
+        return float(max(loop.max(), -loop.min()))
 
     def identity(self) -> str:
         """The file's bytes and where it begins."""
@@ -278,19 +279,24 @@ def _loop_of(path: Path, identity: str) -> Samples:
     samples = _first_of(FileSource(path), round(FILE_SECONDS * RATE_HZ))
     if len(samples) < 2 * _FADE or not samples.any():
         raise AudioError(f"{path} is silent or shorter than {2 * _FADE / RATE_HZ:g} s: it makes no background")
-    loop = samples[:-_FADE] / np.float32(math.sqrt(power(samples)))
+    # In place: the recording is large, and is in memory once.
+    samples /= np.float32(math.sqrt(power(samples)))
+    loop, tail = samples[:-_FADE], samples[-_FADE:]
     rise = np.sin((np.arange(_FADE) + 0.5) / _FADE * (math.pi / 2)).astype(np.float32)
-    tail = samples[-_FADE:] / np.float32(math.sqrt(power(samples)))
     loop[:_FADE] = loop[:_FADE] * rise + tail * rise[::-1]
-    return np.asarray(loop, dtype=np.float32)
+    loop.setflags(write=False)
+    return loop
 
 
-def _first_of(source: BlockSource, n_samples: int) -> Samples:
-    kept: list[Samples] = []
-    n_kept = 0
-    for block in source.blocks(RATE_HZ):
-        kept.append(block[: n_samples - n_kept])
-        n_kept += len(kept[-1])
-        if n_kept == n_samples:
-            break
-    return np.concatenate(kept) if kept else np.empty(0, dtype=np.float32)
+def _first_of(source: FileSource, n_samples: int) -> Samples:
+    expected_s = min(source.duration_s() or 0.0, n_samples / RATE_HZ)
+    return gathered(_cut_off(source.blocks(RATE_HZ), n_samples), RATE_HZ, expected_s, str(source.path))
+
+
+def _cut_off(blocks: Iterator[Samples], n_samples: int) -> Iterator[Samples]:
+    """The first samples of blocks, and none read beyond them."""
+    for block in blocks:
+        yield block[:n_samples]
+        n_samples -= len(block)
+        if n_samples <= 0:
+            return

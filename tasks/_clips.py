@@ -6,6 +6,7 @@ Of the starter set only the test split is used: the tiny models learned from the
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from tasks.speech_commands import speech_commands
 Samples = npt.NDArray[np.float32]
 
 _FADE_S = 0.02
+_SQUARED_AT_ONCE = 1 << 20  # samples in 64 bits: 8 MB
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,11 @@ def _first(samples: Samples, n_samples: int) -> Samples:
 
 def power(samples: Samples) -> float:
     """Mean square, without loss over long spans; 0 of no samples."""
-    return float(np.mean(np.square(samples, dtype=np.float64))) if len(samples) else 0.0
+    if len(samples) <= _SQUARED_AT_ONCE:
+        return float(np.mean(np.square(samples, dtype=np.float64))) if len(samples) else 0.0
+    starts = range(0, len(samples), _SQUARED_AT_ONCE)
+    parts = (np.square(samples[start : start + _SQUARED_AT_ONCE], dtype=np.float64) for start in starts)
+    return math.fsum(float(part.sum()) for part in parts) / len(samples)
 
 
 @functools.cache

@@ -92,6 +92,8 @@ def long_options(
         MissingDataError: the folder of events is not there, or holds no clips.
     """
     lengths_s = tuple(_seconds(task, text) for text in _words(task, "lengths", lengths))
+    if len(set(lengths_s)) < len(lengths_s):
+        raise OptionError(f"{task}: lengths '{lengths}' has a length twice.")
     ratios = numbers(task, "snrs", snrs, -60.0, 60.0)
     if n < 1:
         raise OptionError(f"{task} needs n of at least 1, not {n}.")
@@ -164,6 +166,11 @@ def balanced(values: Sequence[T], number: int, *names: object) -> T:
 def clip_for(clips: Mapping[str, Sequence[Clip]], label: str, number: int, *names: object) -> Clip:
     """A clip of the label. Each of them comes before one repeats, where each round of labels has its own numbers."""
     return balanced(clips[label], number // len(clips), "clip", label, *names)
+
+
+def any_clip(clips: Mapping[str, Sequence[Clip]], label: str, number: int, *names: object) -> Clip:
+    """A clip of the label for item `number`, drawn anew each time: for labels that come at random, not in rounds."""
+    return random_of("clip", *names, label, number).choice(clips[label])
 
 
 def spread(durations: Sequence[int], n_samples: int, gap: int, draws: random.Random) -> list[int]:

@@ -6,7 +6,7 @@ half of the items. Item k has the same clips over the same background in every c
 of the length.
 
 Metadata: length_s, snr_db, background, event (the first), second, gap_s (from the first's end to the second's start),
-first_s, second_s (where they begin).
+first_s, second_s (where they begin), recordings (of both). The bootstrap's cluster is the first one's recording.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from harness.contracts import AudioItem, Task
 from tasks._long_task import (
     RATE_HZ,
     LongOptions,
+    any_clip,
     balanced,
     cell_text,
     clip_for,
@@ -42,8 +43,8 @@ PROMPTS = {
     "closed": "Close-ended question: Which of the two sounds occurs first?",
 }
 SAMPLE_ROWS = (
-    "item_id,length_s,snr_db,background,event,second,gap_s,first_s,second_s",
-    "sound_order-60s-snr10-white-003,60,10,white,cow,frog,21.5,12.4,35.25",
+    "item_id,length_s,snr_db,background,event,second,gap_s,first_s,second_s,recordings",
+    "sound_order-60s-snr10-white-003,60,10,white,cow,frog,21.5,12.4,35.25,megaglest_cow bolitas_frog",
 )
 
 
@@ -79,6 +80,7 @@ def sound_order(
         metrics=("accuracy",),
         sample_rows=SAMPLE_ROWS,
         read=lambda: list(_items(options)),
+        version=2,
     )
 
 
@@ -89,7 +91,10 @@ def _items(options: LongOptions) -> Iterator[AudioItem]:
             first = balanced(options.labels, number, "order", options.seed)
             others = [label for label in options.labels if label != first]
             second = random_of("second", options.seed, number).choice(others)
-            pair = [clip_for(clips, label, number, "order", options.seed) for label in (first, second)]
+            pair = [
+                clip_for(clips, first, number, "order", options.seed),
+                any_clip(clips, second, number, "second", options.seed),
+            ]
             yield _item(options, pair, number, length_s, snr_db)
 
 
@@ -109,6 +114,7 @@ def _item(options: LongOptions, pair: list[Clip], number: int, length_s: float, 
         gap_s=(starts[1] - starts[0] - durations[0]) / RATE_HZ,
         first_s=starts[0] / RATE_HZ,
         second_s=starts[1] / RATE_HZ,
+        recordings=" ".join(clip.recording for clip in pair),
     )
     return AudioItem(
         item_id=f"sound_order-{cell_text(length_s, snr_db, options.background)}-{number:03}",

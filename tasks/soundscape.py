@@ -7,7 +7,8 @@ that name the sounds in the order in which they are heard, and the background.
 
 Item k has the same clips over the same background in every cell, at places that are the same shares of the length.
 
-Metadata: length_s, snr_db, background, event (all of them, in order), n_events, starts_s.
+Metadata: length_s, snr_db, background, event (all of them, in order), n_events, starts_s, recordings. A cluster of the
+bootstrap is a draw, in every cell; draws may share clips, of which each class has a few.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ from tasks._long_task import (
     BACKGROUNDS,
     RATE_HZ,
     LongOptions,
+    any_clip,
     balanced,
     cell_text,
-    clip_for,
     event_labels,
     item_metadata,
     long_options,
@@ -52,8 +53,8 @@ LABEL_PROMPTS = {
 CAPTION_PROMPTS = {"describe": DIRECT_PROMPT, "ltu": LTU_AUDIOCAPS}
 BACKGROUND_WORDS = {"white": "white noise", "babble": "many people talking"}
 SAMPLE_ROWS = (
-    "item_id,length_s,snr_db,background,event,n_events,starts_s",
-    "soundscape-60s-snr10-white-003,60,10,white,cow frog,2,12.400 35.250",
+    "item_id,length_s,snr_db,background,event,n_events,starts_s,recordings",
+    "soundscape-60s-snr10-white-003,60,10,white,cow frog,2,12.400 35.250,megaglest_cow bolitas_frog",
 )
 
 
@@ -96,6 +97,7 @@ def soundscape(
         metrics=CAPTION_METRICS if is_caption else ("micro_f1", "mean_ap"),
         sample_rows=SAMPLE_ROWS,
         read=lambda: list(_items(options, is_caption)),
+        version=2,
     )
 
 
@@ -106,7 +108,7 @@ def _items(options: LongOptions, is_caption: bool) -> Iterator[AudioItem]:
         for number in range(options.n):
             n_events = balanced(range(1, most + 1), number, "n_events", options.seed)
             labels = random_of("labels", options.seed, number).sample(options.labels, n_events)
-            drawn = [clip_for(clips, label, number, "soundscape", options.seed) for label in labels]
+            drawn = [any_clip(clips, label, number, "soundscape", options.seed) for label in labels]
             yield _item(options, drawn, number, length_s, snr_db, is_caption)
 
 
@@ -128,6 +130,7 @@ def _item(
         " ".join(labels),
         n_events=len(labels),
         starts_s=" ".join(f"{start / RATE_HZ:.3f}" for start in starts),
+        recordings=" ".join(clip.recording for clip in clips),
     )
     return AudioItem(
         item_id=f"soundscape-{cell_text(length_s, snr_db, options.background)}-{number:03}",

@@ -21,6 +21,7 @@ from harness.compare import (
     _compared,
     _finished,
     _judged,
+    _warnings,
     check_paired,
     compare,
     comparison_lines,
@@ -29,7 +30,7 @@ from harness.compare import (
 from harness.comparison_record import keep
 from harness.config import RunConfig
 from harness.errors import RecordError, UsageError
-from harness.records import load_comparison, load_predictions
+from harness.records import LeakageRow, load_comparison, load_predictions
 from harness.registry import add_plugin_file
 from harness.runner import run
 from harness.tables import plain_text
@@ -381,6 +382,20 @@ def test_the_same_comparison_again_is_the_same_record(go: Go) -> None:
     reports = [compare("sayer:a", "sayer:b", Path("results")) for _ in range(2)]
     folders = {keep(report, Path("results"), ["compare"], seed=0) for report in reports}
     assert len(folders) == 1
+
+
+def test_a_protocol_that_one_run_alone_follows_is_said(go: Go) -> None:
+    one, other = _finished(go("a", {1})).record, _finished(go("b", {1, 2})).record
+    assert _warnings(one, other) == []
+    said = _warnings(one.model_copy(update={"protocol": "ltu"}), other)
+    assert said == ["beeps: the runs follow different protocols: sayer:a by protocol ltu, sayer:b by none."]
+
+
+def test_clips_that_a_model_learned_from_are_said(go: Go) -> None:
+    one, other = _finished(go("a", {1})).record, _finished(go("b", {1, 2})).record
+    heard = LeakageRow(learned_from=("beeps",), flagged={"beep-01": "beeps", "beep-02": "beeps"}, unchecked=())
+    (said,) = _warnings(one, other.model_copy(update={"leakage": heard}))
+    assert said.startswith("beeps: 2 of 40 clips, or their recordings, are among what sayer:b learned from")
 
 
 def test_another_seed_is_another_record(go: Go) -> None:

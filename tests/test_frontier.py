@@ -18,9 +18,10 @@ from harness.contracts import BlockSource
 from harness.edge import EDGE_PASSES, Edge, Ladder, find_edge
 from harness.errors import UsageError
 from harness.fresh_process import Outcome
-from harness.frontier import FrontierConfig, Known, Prober, look_at
+from harness.frontier import FrontierConfig, Known, Prober, look_at, search
 from harness.frontier_probe import Subject, look
-from harness.frontier_rows import ProbeRow, Step, load_frontier, load_probes, schema_texts
+from harness.frontier_rows import FrontierRecord, ProbeRow, Step, load_frontier, load_probes, schema_texts
+from harness.frontier_table import frontier_table
 from harness.noise_bursts import NoiseBursts
 from harness.records import SCHEMA_FOLDER, ModelRow
 
@@ -276,6 +277,88 @@ def test_the_command_finds_the_edge_and_writes_every_probe(tmp_path: Path, capsy
     assert "2.09 s" in printed and "position limit" in printed and "too long for me" in printed
 
 
+def test_a_variant_left_out_is_in_the_table_with_its_figures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["frontier", "--model", "breaker", "--plugin", str(PLUGIN), "-m", "variant=small", "--shortest", "2"]
+    words += ["--longest", "2", "--memory", "none", "--second-way", "none", "--threads", "1"]
+    assert main([*words, "--results", str(tmp_path)]) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("breaker:small"))
+    resident = line.split()[-3]
+    assert float(resident) > 10
+
+
+def test_one_model_named_twice_is_a_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["frontier", "--model", "breaker", "--model", "breaker", "--plugin", str(PLUGIN), "--threads", "1"]
+    assert main([*words, "--results", str(tmp_path)]) == 2
+    assert "names breaker more than once" in capsys.readouterr().err
+
+
+class Killed(Exception):
+    """Ends a search in the middle."""
+
+
+def _search(tmp_path: Path, tries: list[float], ends_after: int | None = None, fresh: bool = False) -> FrontierRecord:
+    """Of a model that breaks beyond 39 rungs, whose probes are only noted; killed after so many of them."""
+
+    def tried(prober: Prober, length_s: float, step: Step) -> ProbeRow:
+        if ends_after is not None and len(tries) == ends_after:
+            raise Killed
+        tries.append(length_s)
+        answer = {"load_s": 0.1, "answer_s": 1.0, "peak_rss_bytes": 1, "peak_device_allocated_bytes": None}
+        answer |= {"peak_device_reserved_bytes": None, "n_audio_tokens": 1, "n_answer_tokens": 1, "kernels": {}}
+        passes = length_s <= LADDER.length_s(39)
+        row = {"model": "breaker", "length_s": length_s, "step": step, "kind": "ok" if passes else "out_of_memory"}
+        row |= {"message": "", "started_utc": "", "answer_wall_s": 1.0, "exit_code": 0, "answer": answer}
+        return ProbeRow.model_validate({**row, "proof_wall_s": None, "proof": None, "second_way": None})
+
+    config = replace(_config(), ladder=LADDER)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Prober, "_tried", tried)
+        patch.setattr("harness.frontier.look_at_all", lambda config: [_known(config)])
+        return search(config, tmp_path, ["frontier"], lambda line: None, fresh)[1]
+
+
+WHOLE_SEARCH = [LADDER.length_s(rung) for rung in (0, 16, 32, 48, 40, 36, 38, 39, 39, 39)]
+
+
+def test_an_interrupted_search_is_continued_and_ends_as_it_would_have(tmp_path: Path) -> None:
+    before: list[float] = []
+    with pytest.raises(Killed):
+        _search(tmp_path, before, ends_after=6)
+    (folder,) = (path for path in (tmp_path / "frontier").iterdir() if path.is_dir())
+    probes = folder / "probes.jsonl"
+    probes.write_bytes(probes.read_bytes()[:-40])  # killed in the middle of a line
+    after: list[float] = []
+    record = _search(tmp_path, after)
+    assert (before[:5] + after, record.rows[0].edge_s) == (WHOLE_SEARCH, LADDER.length_s(39))
+    assert [row.length_s for row in load_probes(folder)] == WHOLE_SEARCH
+    assert record.ended_utc is not None and record.rows[0].n_probes == len(WHOLE_SEARCH)
+
+
+def test_a_search_that_ended_is_done_again(tmp_path: Path) -> None:
+    tries: list[float] = []
+    _search(tmp_path, tries)
+    _search(tmp_path, tries)
+    assert tries == WHOLE_SEARCH * 2
+
+
+def test_fresh_leaves_an_interrupted_search_alone(tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        _search(tmp_path, [], ends_after=6)
+    tries: list[float] = []
+    _search(tmp_path, tries, fresh=True)
+    assert tries == WHOLE_SEARCH
+
+
+def test_an_answer_without_its_proof_is_told_apart_from_an_answer_that_broke(tmp_path: Path) -> None:
+    tries: list[float] = []
+    record = _search(tmp_path, tries)  # whose failures came after the answer
+    (folder,) = (path for path in (tmp_path / "frontier").iterdir() if path.is_dir())
+    cells = frontier_table(record, load_probes(folder)).rows[0]
+    assert "out of memory in the proof" in cells
+
+
 def test_where_nothing_breaks_the_table_says_that_the_search_ended(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -304,6 +387,7 @@ def test_lengths_are_read(text: str, seconds: float) -> None:
         ["--longest", "soon"],
         ["--shortest", "1h", "--longest", "1m"],
         ["--time-limit", "0"],
+        ["--time-limit", "nan"],
         ["--second-way", "scan"],
         ["--threads", "0"],
         ["--model", "no_such_model", "--longest", "1m"],

@@ -11,7 +11,7 @@ from harness.config import RunConfig
 from harness.contracts import AudioItem
 from harness.leakage import Part, find_leakage, read_claim
 from harness.records import load_record
-from harness.registry import add_plugin_file
+from harness.registry import add_plugin_file, create
 from harness.runner import RunOutcome, run
 from harness.tables import closing_lines, score_table
 from tasks.clotho import COLUMNS as CLOTHO_COLUMNS
@@ -63,6 +63,10 @@ def learner(trained_on: str = "beeps: fold 1") -> ModelAdapter:
         ("fsd50k: split train, val", [Part("fsd50k", "official", "split", ("train", "val"))]),
         ("clotho", [Part("clotho", "official")]),
         ("all of clotho; esc50: fold 2", [Part("clotho", "official"), Part("esc50", "official", "fold", ("2",))]),
+        ("FSD-50K: split train and val", [Part("fsd50k", "official", "split", ("train", "val"))]),
+        ("esc50: folds 1 to 3 and 5", [Part("esc50", "official", "fold", ("1", "2", "3", "5"))]),
+        ("dcase2017: split training", [Part("dcase2017", "official", "split", ("training",))]),
+        ("fsd50k: validation split", [Part("fsd50k", "official", "split", ("val",))]),
         ("", []),
         ("nothing: random weights (seed 0)", []),
         ("label counts of the task's own items: dog 3 times", []),
@@ -72,10 +76,29 @@ def test_a_claim_is_understood(text: str, parts: list[Part]) -> None:
     assert (list(read_claim(text).parts), read_claim(text).unread) == (parts, ())
 
 
-@pytest.mark.parametrize("text", ["noise", "esc50: the first six", "secret sounds; more of them"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "noise",
+        "esc50: the first six",
+        "secret sounds; more of them",
+        "audioset and vggsound: split train",
+        "clotho: all but the evaluation split",
+        "nothing but noise",
+    ],
+)
 def test_what_is_not_understood_is_no_part_and_is_named(text: str) -> None:
     learned = read_claim(text)
     assert learned.parts == () and "; ".join(learned.unread) == text
+
+
+def test_what_a_clause_says_beyond_its_part_is_named() -> None:
+    learned = read_claim("fsd50k: split train plus a half of val")
+    assert (list(map(str, learned.parts)), len(learned.unread)) == (["fsd50k split train"], 1)
+
+
+def test_another_set_in_capitals_is_not_taken_for_the_task_before() -> None:
+    assert [part.task for part in read_claim("esc50: fold 1; Clotho split development").parts] == ["esc50", "clotho"]
 
 
 def test_openaqa_stands_for_the_sets_that_it_was_made_of() -> None:
@@ -137,6 +160,45 @@ def test_clothos_clips_are_known_by_their_freesound_ids(data: Path) -> None:
     assert found is not None and list(found.flagged) == ["a"]
 
 
+def test_the_whole_of_a_set_is_every_split_of_it(data: Path) -> None:
+    write(data / "clotho/clotho_captions_development.csv", ",".join(CLOTHO_COLUMNS), "d.wav,a b,a b,a b,a b,a b")
+    write(data / "clotho/clotho_metadata_development.csv", ",".join(METADATA_COLUMNS), "d.wav,dog,7,x,[0 1],m,cc")
+    found = find_leakage("clotho", "esc50", "official", esc50_items(data), data)
+    assert found is not None and set(found.flagged) == {"1-100-A-0", "5-7-A-49"}
+    assert found.unchecked == ("clotho split validation: its lists are not on this machine",)
+
+
+def test_a_split_without_a_list_hides_no_other(data: Path) -> None:
+    found = find_leakage(
+        "fsd50k: split train; clotho: split development, evaluation", "esc50", "official", esc50_items(data), data
+    )
+    assert found is not None and set(found.flagged) == {"1-100-A-0"}
+    assert found.unchecked == ("clotho split development: its lists are not on this machine",)
+
+
+def test_clips_without_a_freesound_id_are_not_taken_for_clean(data: Path) -> None:
+    (data / "clotho/clotho_metadata_evaluation.csv").unlink()
+    items = clotho().read_items(data / "clotho").items
+    found = find_leakage("esc50", "clotho", "official", items, data)
+    assert found is not None and found.flagged == {}
+    assert found.unchecked == ("esc50: 1 of 1 clips of clotho have no Freesound id here",)
+
+
+def test_the_whole_of_a_set_whose_training_list_is_unknown_is_not_taken_for_checked(data: Path) -> None:
+    found = find_leakage("vggsound", "esc50", "official", esc50_items(data), data)
+    assert found is not None and "vggsound: its training list is unknown to the harness" in found.unchecked
+
+
+@pytest.mark.parametrize("name", ["needle", "sound_count", "sound_order", "soundscape"])
+def test_generated_items_are_known_by_the_starter_clips_that_they_are_made_of(name: str) -> None:
+    task = create("tasks", name, {"lengths": "10", "n": 3}).value
+    items = task.read_starter(task.starter_root).items
+    learned = find_leakage("esc50's starter set", name, "generated", items, None)
+    clean = find_leakage("esc50: the starter set's training split", name, "generated", items, None)
+    assert learned is not None and set(learned.flagged) == {item.item_id for item in items}
+    assert clean is not None and (clean.flagged, clean.unchecked) == ({}, ())
+
+
 def test_lists_that_are_not_there_are_named_and_clips_are_not_taken_for_clean(data: Path) -> None:
     items = fsd50k("train").read_items(data / "FSD50K").items
     found = find_leakage("audioset: split balanced_train; some noise", "fsd50k", "official", items, data)
@@ -149,6 +211,11 @@ def test_lists_that_are_not_there_are_named_and_clips_are_not_taken_for_clean(da
 
 def test_a_model_that_says_nothing_has_no_flags(data: Path) -> None:
     assert find_leakage("", "esc50", "official", esc50_items(data), data) is None
+
+
+def test_weights_that_do_not_say_what_they_learned_from_are_not_taken_for_clean(data: Path) -> None:
+    found = find_leakage("", "esc50", "official", esc50_items(data), data, has_weights=True)
+    assert found is not None and (found.flagged, found.unchecked) == ({}, ("it does not say what that was",))
 
 
 def test_the_starter_sets_test_clips_are_not_those_of_its_training_split(data: Path) -> None:

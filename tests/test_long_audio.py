@@ -17,12 +17,13 @@ import pytest
 import soundfile
 
 from harness import registry
-from harness.answering import BatchItem, HeardItem, Question, answer_batch, hear_batches, partition
+from harness.answering import Question, answer_batch
 from harness.audio import ArraySource, FileSource
 from harness.clips import UnreadClip
 from harness.contracts import Answer, AudioClip, AudioFacts, AudioItem, AudioSource, BlockSource, Query
 from harness.control_sources import Change, ChangedSource, SilentSource
 from harness.errors import AudioError, MissingDataError
+from harness.hearing import BatchItem, HeardItem, hear_batches, partition
 from harness.records import Prediction
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -33,7 +34,7 @@ Samples = npt.NDArray[np.float32]
 
 @pytest.fixture(autouse=True)
 def _one_second_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.answering.LONG_S", 1.0)
+    monkeypatch.setattr("harness.hearing.LONG_S", 1.0)
 
 
 def noise(n_frames: int, channels: int = 1) -> npt.NDArray[np.float64]:
@@ -336,7 +337,8 @@ import sys
 from pathlib import Path
 from harness import registry
 from harness import registry
-from harness.answering import BatchItem, Question, answer_batch, hear_batches
+from harness.answering import Question, answer_batch
+from harness.hearing import BatchItem, hear_batches
 from harness.audio import FileSource
 from harness.contracts import AudioItem
 

@@ -11,6 +11,7 @@ import pytest
 from harness.allocator_events import AllocatorEvent, live_bytes
 from harness.fresh_process import run_fresh
 from harness.memory import MemoryMeter, MemoryUse, Peaks, growth_per_token
+from harness.memory_probes import probe_for
 from harness.scaling_rows import Measured
 
 PLUGIN = Path(__file__).parent / "plugins" / "costed.py"
@@ -80,6 +81,26 @@ def test_two_passes_complete_each_other_and_drop_excuses_that_are_no_longer_need
     assert joined.total == Peaks(allocated=9, process=7)
     assert joined.components == {"encoder": Peaks(allocated=8, process=5)}
     assert (joined.growth_per_token, joined.base, dict(joined.reasons)) == (2.0, 3, {"device": "no"})
+
+
+@pytest.mark.parametrize("device", ["mps", "mps:0"])
+def test_on_mps_the_cpus_numbers_do_not_pass_for_the_devices(device: str) -> None:
+    probe = probe_for(device, 1_000_000)
+    probe.settle()
+    peaks = probe.peaks()
+    probe.outside()
+    assert (peaks.allocated, peaks.reserved) == (None, None)
+    assert {"allocated", "reserved"} <= set(probe.reasons)
+
+
+def test_a_mark_that_the_system_does_not_tell_is_none_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.memory_probes._status_bytes", lambda name: None)
+    probe = probe_for("cpu", 1_000_000)
+    probe.settle()
+    peaks = probe.peaks()
+    probe.outside()
+    assert (peaks.reserved, peaks.process) == (None, None)
+    assert {"reserved", "process"} <= set(probe.reasons)
 
 
 class FakeProbe:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -91,7 +92,7 @@ def _like(point: PointRow, model: str, seconds: float, total_s: float, **key: An
     assert point.measured is not None
     samples = point.measured.samples.model_copy(update={"total_s": (total_s,)})
     measured = point.measured.model_copy(update={"samples": samples})
-    named = point.key.model_copy(update={"model": model, "variant": "tiny", "seconds": seconds, **key})
+    named = point.key.model_copy(update={"model": model, "variant": "tiny", "seconds": seconds, "options": {}, **key})
     return point.model_copy(update={"key": named, "measured": measured})
 
 
@@ -126,6 +127,12 @@ def test_the_state_is_that_of_the_audio_at_the_models_rate(points: list[PointRow
     assert (point.measured.state.n_tokens, point.measured.state.growing, point.measured.state.constant) == (4, 0, 4000)
 
 
+def test_the_state_after_a_named_cut_is_that_of_what_was_heard(tmp_path: Path) -> None:
+    config = _config(tmp_path, seconds=(40.0,), model_options={"policy": "first_10_24s"})
+    (point,) = _scale(config).points
+    assert point.measured is not None and point.measured.state.n_tokens == 20  # two tokens a second
+
+
 def test_energy_without_a_counter_is_none_with_a_reason_and_never_zero(points: list[PointRow]) -> None:
     measured = points[0].measured
     assert measured is not None
@@ -142,6 +149,16 @@ def test_a_training_step_has_time_and_no_tokens(tmp_path: Path) -> None:
     assert measured is not None and measured.total.median >= 0.001
     assert (measured.first_token, measured.per_token, measured.tokens_alike, measured.work) == (None, None, None, None)
     assert "training step" in measured.work_missing
+
+
+def test_operations_of_a_training_step_are_counted_as_they_run(tmp_path: Path) -> None:
+    outcome = _scale(_config(tmp_path, step="train", seconds=(1.0,), model_options={"torch_bytes": 4}))
+    measured = outcome.points[0].measured
+    assert measured is not None
+    assert (measured.counted, measured.flops) == ({"encoder": 128}, 128)
+    assert measured.flops_per_s == pytest.approx(128 / measured.total.median)
+    rows = list(csv.DictReader(points_csv(outcome.points).splitlines()))
+    assert [(row["component"], row["flops"]) for row in rows] == [("whole", "128"), ("encoder", "128")]
 
 
 def test_a_batch_is_a_point_of_its_own(tmp_path: Path) -> None:
@@ -278,6 +295,69 @@ def test_a_model_that_does_not_tell_its_cost_is_refused(tmp_path: Path) -> None:
         _scale(_config(tmp_path, models=("echo",), model_options={}))
 
 
+def test_what_was_counted_outside_every_component_is_a_disagreement() -> None:
+    flops = {"encoder": 100, "outside": 0}, {"encoder": 100, "outside": 7}
+    row = CoverageRow.model_validate(
+        {"model": "m", "seconds": 1, "formula_flops": flops[0], "counted_flops": flops[1], "uncovered": ()}
+    )
+    assert row.disagreements() == ["outside"]
+
+
+def test_another_way_to_make_a_model_is_counted_for_itself(tmp_path: Path) -> None:
+    options: list[dict[str, Any]] = [{"first_s": 0.001}, {"first_s": 0.002}]
+    for one in options:
+        folder = _scale(_config(tmp_path, seconds=(1.0,), model_options=one)).folder
+    record = load_scaling_record(folder)
+    assert record is not None
+    assert len({row.fingerprint for row in record.coverage}) == 2
+
+
+class NoRoomToCount(InThisProcess):
+    """Counting runs out of memory; points do not."""
+
+    def __call__(self, target: str, arguments: Mapping[str, Any], *, threads: int, time_limit_s: float) -> Outcome:
+        if target.startswith("harness.flop_coverage"):
+            return Outcome("out_of_memory", None, "no room", 0.1, 0)
+        return super().__call__(target, arguments, threads=threads, time_limit_s=time_limit_s)
+
+
+def test_a_count_that_meets_a_limit_of_the_machine_is_told_and_does_not_stop_the_points(tmp_path: Path) -> None:
+    lines: list[str] = []
+    outcome = scale(_config(tmp_path, seconds=(1.0,)), ["scaling"], NoRoomToCount(), lines.append)
+    assert [point.outcome for point in outcome.points] == ["ok"]
+    assert "costed: operations were not counted" in lines[0] and "out of memory: no room" in lines[0]
+    assert outcome.record.coverage == ()
+
+
+@pytest.mark.parametrize(("breaks", "n_asked"), [("memory", 0), ("limit", 0)])
+def test_a_limit_is_not_met_again(tmp_path: Path, breaks: str, n_asked: int) -> None:
+    config, again = _config(tmp_path, seconds=(1.0,), model_options={"breaks": breaks}), InThisProcess()
+    _scale(config)
+    _scale(config, again)
+    assert len(again.asked) == n_asked
+
+
+def test_a_point_that_ended_by_an_error_is_measured_again(tmp_path: Path) -> None:
+    config, again = _config(tmp_path, seconds=(1.0,), model_options={"tokens_short": 1}), InThisProcess()
+    _scale(config)
+    assert [point.outcome for point in _scale(config, again).points] == ["error"]
+    assert len(again.asked) == 1
+
+
+def test_one_model_named_twice_is_refused_though_one_name_lacks_its_variant(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="more than once"):
+        _scale(_config(tmp_path, models=("ltu", "ltu:tiny"), model_options={}, plugins=()))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"seconds": (math.nan,)}, {"seconds": (math.inf,)}, {"half_width": math.nan}, {"time_limit_s": math.inf}],
+)
+def test_what_is_no_number_is_refused(wrong: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(UsageError):
+        _config(tmp_path, **wrong)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [{"seconds": (0.0,)}, {"batch_sizes": (0,)}, {"n_tokens": 1}, {"half_width": 0.0}, {"seconds": (1.0, 1.0)}],
@@ -301,7 +381,10 @@ def test_points_that_differ_in_kernels_are_never_one_line(points: list[PointRow]
     assert points[0].measured is not None
     other = points[0].measured.model_copy(update={"kernels": {"wait": "sleep"}})
     lines = lines_of([points[0].model_copy(update={"measured": other}), *points[1:]])
-    assert [line.label for line in lines] == ["costed (wait=busy)", "costed (wait=sleep)"]
+    assert [line.label for line in lines] == [
+        "costed (first_s=0.001, wait=busy)",
+        "costed (first_s=0.001, wait=sleep)",
+    ]
 
 
 def test_a_failed_point_joins_the_line_of_its_model(points: list[PointRow]) -> None:
@@ -328,18 +411,69 @@ def test_models_under_other_conditions_are_not_compared(points: list[PointRow]) 
 
 
 def test_the_crossover_of_known_costs_is_in_the_table(points: list[PointRow]) -> None:
-    rows = [row for row in crossover_table(_two_by_two(points[0])).rows if row[4] == "Time of one answer"]
-    assert [(row[0], row[1], row[5]) for row in rows] == [("ssalm:tiny", "ltu:tiny", "40 s [20, 50]")]
+    rows = [row for row in crossover_table(_two_by_two(points[0])).rows if row[4] == "Total time"]
+    assert [(row[0], row[1], *row[5:]) for row in rows] == [
+        ("ssalm:tiny", "ltu:tiny", "40 s [20, 50]", "20 and 50 s", "10 to 100 s")
+    ]
+
+
+def test_the_lengths_around_a_crossover_are_told_beside_the_interval_of_its_noise(points: list[PointRow]) -> None:
+    noisy = []
+    for point in _two_by_two(points[0]):
+        assert point.measured is not None
+        (total,) = point.measured.samples.total_s
+        samples = point.measured.samples.model_copy(update={"total_s": tuple(total * x for x in (0.99, 1.0, 1.01))})
+        noisy.append(point.model_copy(update={"measured": point.measured.model_copy(update={"samples": samples})}))
+    (row,) = (row for row in crossover_table(noisy).rows if row[4] == "Total time")
+    low, high = map(float, row[5].partition("[")[2].rstrip("]").split(", "))
+    assert (38 < low < 40 < high < 42, row[6]) == (True, "20 and 50 s")
+
+
+def test_a_cut_of_the_audio_is_in_the_name_of_its_line(points: list[PointRow]) -> None:
+    options = {"variant": "tiny", "length_policy": "first_10_24s", "weights": "random"}
+    (line,) = lines_of([_like(points[0], "ltu", 10.0, 1.0, options=options)])
+    assert line.label == "ltu:tiny (length_policy=first_10_24s)"
+
+
+def test_the_memory_that_grows_is_fitted_without_the_model(points: list[PointRow]) -> None:
+    rows = []
+    for seconds in (10.0, 50.0, 100.0):
+        point = _like(points[0], "ltu", seconds, 1.0)
+        assert point.measured is not None
+        peak = point.measured.memory.peak.model_copy(update={"allocated": 10**9 + int(1000 * seconds)})
+        memory = point.measured.memory.model_copy(update={"model": 10**9, "peak": peak})
+        rows.append(point.model_copy(update={"measured": point.measured.model_copy(update={"memory": memory})}))
+    exponents = {row[2]: row[3].split()[0] for row in growth_table(rows).rows}
+    assert (exponents["Peak allocated"], exponents["Peak allocated beyond the model"]) == ("0.00", "1.00")
+
+
+@pytest.mark.parametrize(
+    ("n_bytes", "text"), [(81_559_000_000, "81559"), (12_345_600_000, "12346"), (4_000_000, "4"), (1_234_000, "1.234")]
+)
+def test_large_sizes_are_written_in_full(points: list[PointRow], n_bytes: int, text: str) -> None:
+    assert points[0].measured is not None
+    memory = points[0].measured.memory.model_copy(update={"model": n_bytes})
+    measured = points[0].measured.model_copy(update={"memory": memory})
+    table = points_table([points[0].model_copy(update={"measured": measured})])
+    assert table.rows[0][table.header.index("model MB")] == text
+
+
+def test_every_table_for_reading_says_what_its_numbers_are(points: list[PointRow], tmp_path: Path) -> None:
+    write_tables(_two_by_two(points[0]), tmp_path)
+    texts = {
+        name: (tmp_path / f"{name}.md").read_text() for name in ("points", "components", "exponents", "crossovers")
+    }
+    assert all(text.splitlines()[-2] == "" and not text.splitlines()[-1].startswith("|") for text in texts.values())
 
 
 def test_no_crossover_is_said_plainly(points: list[PointRow]) -> None:
     dear = [_like(points[0], name, s, s * cost) for s in (1.0, 2.0) for name, cost in (("ssalm", 2.0), ("ltu", 1.0))]
-    rows = [row for row in crossover_table(dear).rows if row[4] == "Time of one answer"]
+    rows = [row for row in crossover_table(dear).rows if row[4] == "Total time"]
     assert rows[0][5] == "none within the range"
 
 
 def test_exponents_of_known_costs_are_in_the_table(points: list[PointRow]) -> None:
-    rows = [row for row in growth_table(_two_by_two(points[0])).rows if row[2] == "Time of one answer"]
+    rows = [row for row in growth_table(_two_by_two(points[0])).rows if row[2] == "Total time"]
     assert [(row[0], row[3]) for row in rows] == [
         ("ltu:tiny", "2.00 [2.00, 2.00]"),
         ("ssalm:tiny", "1.00 [1.00, 1.00]"),
@@ -370,6 +504,8 @@ def test_latex_escapes_what_means_something_there() -> None:
     from harness.tables import Table
 
     assert r"a\_b & 5 \% \\" in to_latex(Table(("a_b", "c"), (("a_b", "5 %"),)))
+    escaped = r"\{x\}\textasciicircum{}2 \textbackslash{}n \textless{} 3"
+    assert escaped in to_latex(Table(("what",), ((r"{x}^2 \n < 3",),)))
 
 
 def test_every_table_is_written_in_three_formats(points: list[PointRow], tmp_path: Path) -> None:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import pytest
 
 from harness.contracts import Decision, Label, ScorableAnswer, Scored
 from harness.errors import PluginError, UsageError
+from harness.measuring import BoundMetric
 from harness.metrics.accuracy import accuracy
+from harness.metrics.cider_d import cider_d
 from harness.metrics.mean_ap import mean_ap
 from harness.metrics.micro_f1 import micro_f1
 from harness.scorers.embed import embed
 from harness.scorers.exact import exact
 from harness.scorers.loglik import loglik
 from harness.scores import make_scorer
-from harness.scoring import ClassCount, ScoreReport, ScoringInput, gives_scores, score_items
+from harness.scoring import ClassCount, ScoreReport, ScoringInput, Verbatim, decide_items, gives_scores, score_items
 
 LABELS = (Label("dog", "dog"), Label("cat", "cat"), Label("sea_waves", "sea waves"))
 
@@ -181,3 +184,15 @@ def test_items_that_were_learned_from_are_left_out_of_the_clean_value_alone() ->
     assert (report.value, report.n_clean) == (plain.value, len(ITEMS) - 1)
     rest = score_items(ITEMS[1:], LABELS, exact(), "accuracy", accuracy)
     assert report.clean == rest.value and plain.clean is None
+
+
+def test_the_clean_value_weighs_words_as_the_whole_set_does() -> None:
+    said = ["a dog barks", "rain falls on a roof", "a dog and rain", "bells ring in a town"]
+    inputs = [
+        ScoringInput(f"{n}", (text, "a " + text), f"{n}", True, said[-1 - n // 2], None) for n, text in enumerate(said)
+    ]
+    metric = partial(cider_d, tokenizer="none")
+    report = score_items(inputs, [], Verbatim(), "cider_d", metric, learned_from={"0", "1"})
+    each = BoundMetric("cider_d", (), metric).per_item(decide_items(inputs, [], Verbatim()))
+    assert each is not None and report.clean == pytest.approx(each[2:].mean(), abs=1e-12)
+    assert report.clean != pytest.approx(metric(decide_items(inputs[2:], [], Verbatim())), abs=1e-3)

@@ -14,7 +14,8 @@ from harness.config import RunConfig
 from harness.errors import UsageError
 from harness.records import Prediction, load_predictions
 from harness.runner import run
-from harness.strata import grouped, strata_csv, strata_file, strata_of, strata_table
+from harness.strata import grouped, strata_csv, strata_file, strata_lines, strata_of, strata_table
+from harness.tables import no_width_lines
 
 OPTIONS = {"lengths": "10,12", "depths": "0,1", "snrs": "0,20", "n": 4}
 
@@ -86,8 +87,19 @@ def test_the_command_prints_the_table_and_where_it_lies(folder: Path, capsys: py
     assert main(["score", str(folder), "--scorer", "exact", "--by", "length_s,depth"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split()[:3] == ["length_s", "depth", "n"]
-    assert len(lines) == 2 + 4 + 1
+    assert len(lines) == 2 + 4 + 2  # the table, that four strata are small, and where it lies
     assert lines[-1].endswith("strata-exact-accuracy-by-length_s-depth.csv")
+
+
+def test_few_recordings_and_intervals_without_width_are_pointed_out(folder: Path) -> None:
+    _, (report,) = strata_of(folder, ["exact"], ["length_s"], ["micro_f1"])
+    assert strata_lines(report)[0].startswith("2 of 2 intervals are of fewer than 10 recordings")
+    interval = report.strata[0].score.interval
+    assert interval is not None
+    alike = interval.model_copy(update={"low": 0.0, "high": 0.0})
+    assert no_width_lines([interval, alike]) == [
+        "1 intervals have no width, as all resamples were alike: that is not certainty."
+    ]
 
 
 def test_values_are_ordered_as_numbers_then_texts_then_none() -> None:

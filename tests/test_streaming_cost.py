@@ -130,5 +130,13 @@ def test_a_model_that_breaks_on_the_way_keeps_the_minutes_before(tmp_path: Path)
     assert (code, len(points), row["kind"], row["n_minutes"]) == (1, 2, "position_limit", 2)
 
 
+def test_a_variant_left_out_is_in_the_table_with_its_minutes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _streaming(tmp_path, "-m", "variant=small")
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("breaker:small")]
+    assert [line[1] for line in lines] == ["1-1", "2-2", "3-3"]
+
+
 def test_the_schema_files_are_those_of_the_rows() -> None:
     assert {name: (SCHEMA_FOLDER / name).read_text() for name in schema_texts()} == schema_texts()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,22 @@ def test_a_recording_is_looped_without_a_step(recording: Path) -> None:
     loop = Recording(recording, 0).section(0, 10 * RATE_HZ)
     # A tone of 441 Hz at amplitude below 1.7 moves by less than 0.31 a sample.
     assert np.abs(np.diff(loop)).max() < 0.31
+
+
+def test_a_recording_is_in_memory_once_while_it_is_made_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks._backgrounds.FILE_SECONDS", 240.0)
+    tone = np.sin(np.arange(RATE_HZ * 300, dtype=np.float32) * 0.1) * np.float32(0.3)
+    soundfile.write(tmp_path / "long.wav", tone, RATE_HZ)
+    del tone
+    background = Recording(tmp_path / "long.wav", 2**63 - 1)
+    tracemalloc.start()
+    try:
+        background.section(0, 10)
+        background.peak()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.1 * 4 * 240 * RATE_HZ + 24e6  # and the blocks beside it
 
 
 def test_a_changed_recording_has_another_identity(recording: Path) -> None:

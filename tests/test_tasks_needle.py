@@ -171,6 +171,7 @@ def test_the_protocol_of_dass_puts_nothing_under_the_needle() -> None:
         ({"lengths": "10", "protocol": "dass"}, "lengths from 10.24 s do"),
         ({"lengths": "25h"}, "at most 24h"),
         ({"lengths": "ten"}, "the length 'ten' is none"),
+        ({"lengths": "60,1min"}, "has a length twice"),
         ({"lengths": "10,,20"}, "is no list of numbers"),
         ({"depths": "1.5"}, "depths '1.5' is no number from 0 to 1"),
         ({"depths": "nan"}, "depths 'nan' is no number"),

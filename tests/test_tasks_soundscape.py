@@ -28,6 +28,20 @@ def test_no_class_comes_twice_in_one_item() -> None:
     assert all(len(set(item.references)) == len(item.references) for item in read(lengths="10", n=40))
 
 
+def test_items_that_follow_one_another_do_not_share_the_clip_of_a_class() -> None:
+    clips: dict[str, set[str]] = {}
+    for item in read(lengths="10", n=10):
+        for event in item.source.events:  # type: ignore[attr-defined]
+            clips.setdefault(event.clip.label, set()).add(event.clip.recording)
+    assert max(map(len, clips.values())) > 1
+
+
+def test_the_metadata_names_every_recording() -> None:
+    for item in read(lengths="10", n=5):
+        events = item.source.events  # type: ignore[attr-defined]
+        assert item.metadata["recordings"] == " ".join(event.clip.recording for event in events)
+
+
 def test_one_to_four_sounds_come_equally_often() -> None:
     found = read(lengths="10", n=20)
     assert Counter(item.metadata["n_events"] for item in found) == {1: 5, 2: 5, 3: 5, 4: 5}

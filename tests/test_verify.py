@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -285,6 +286,18 @@ def test_generated_sounds_are_heard_too() -> None:
     items = [AudioItem(f"item {n}", source, ("dog",), str(n)) for n, source in enumerate(sources)]
     task = replace(some_task(), labels=(Label("dog", "dog"),))
     assert found(verify(task, ItemSet(tuple(items), "official", 2, Path("none")))) == [("silent", "item 1")]
+
+
+def test_a_long_clip_is_heard_a_block_at_a_time(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "long.wav", np.tile(noise(0, n_frames=RATE_HZ), (1200, 1)), RATE_HZ)
+    item = AudioItem("long", FileSource(tmp_path / "long.wav"), ("dog",), "long")
+    tracemalloc.start()
+    try:
+        report = verify(some_task(), ItemSet((item,), "official", 1, tmp_path))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert report.is_clean and peak < 0.5 * 4 * 1200 * RATE_HZ
 
 
 def test_missing_clips_are_counted_without_decoding(root: Path) -> None:

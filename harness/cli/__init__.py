@@ -21,6 +21,7 @@ from harness.cli.controls import controls
 from harness.cli.data import data_group
 from harness.cli.frontier import frontier
 from harness.cli.list import list_plugins
+from harness.cli.report import report
 from harness.cli.run import run
 from harness.cli.scaling import scaling
 from harness.cli.score import score
@@ -110,6 +111,7 @@ for _name, _verb in (
     ("controls", controls),
     ("scaling", scaling),
     ("frontier", frontier),
+    ("report", report),
     ("train", train),
     ("list", list_plugins),
     ("check", check),

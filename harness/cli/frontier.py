@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from pathlib import Path
@@ -72,19 +73,23 @@ def frontier(
     threads: Annotated[int | None, typer.Option(metavar="N", help="CPU threads. [default: every usable core]")] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Decides the noise that is heard.")] = 0,
     results: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the record goes.")] = Path("results"),
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Begin anew, even where the same search was interrupted.")
+    ] = False,
     plugin: PluginFiles = None,
 ) -> int:
     """Find the longest audio that models answer: growth to the first failure, then bisection, in fresh processes.
 
     A length passes when the answer comes within the caps, its numbers are finite, and they heed the last second. A row
-    says what broke the model, or that nothing did up to the search's longest.
+    says what broke the model, or that nothing did up to the search's longest. The same command again continues a search
+    that was interrupted.
     """
     from harness.config import RunConfig
     from harness.edge import Ladder
     from harness.errors import UsageError
     from harness.frontier import FrontierConfig
 
-    if time_limit is not None and time_limit <= 0:
+    if time_limit is not None and not 0 < time_limit < math.inf:
         raise UsageError(f"--time-limit {time_limit:g} is out of range: it must be positive.")
     add_plugins(plugin)
     # For the checks and defaults that every verb shares.
@@ -107,8 +112,9 @@ def frontier(
         plugins=tuple(str(path.resolve()) for path in plugin or ()),
     )
     try:
-        return _measure_streaming(config, results) if streaming else _search(config, results)
+        return _measure_streaming(config, results) if streaming else _search(config, results, fresh)
     except KeyboardInterrupt:
+        print("interrupted" if streaming else "interrupted; the same command continues", file=sys.stderr)
         return EXIT_INTERRUPTED
 
 
@@ -142,7 +148,7 @@ def parse_time(text: str, flag: str) -> float:
     return float(found[1]) * _TIME_UNITS[found[2] or "s"]
 
 
-def _search(config: FrontierConfig, results: Path) -> int:
+def _search(config: FrontierConfig, results: Path, fresh: bool) -> int:
     """1 where a model was broken by an error that is no limit."""
     from harness.frontier import search
     from harness.frontier_rows import load_probes
@@ -150,7 +156,7 @@ def _search(config: FrontierConfig, results: Path) -> int:
     from harness.progress import say_on_stderr
     from harness.tables import plain_text
 
-    folder, record = search(config, results, ["lalm-harness", *sys.argv[1:]], say_on_stderr)
+    folder, record = search(config, results, ["lalm-harness", *sys.argv[1:]], say_on_stderr, fresh)
     print(plain_text(frontier_table(record, load_probes(folder))))
     for line in closing_lines(record):
         print(line)
@@ -161,10 +167,11 @@ def _search(config: FrontierConfig, results: Path) -> int:
 def _measure_streaming(config: FrontierConfig, results: Path) -> int:
     """1 where a model did not answer."""
     from harness.progress import say_on_stderr
-    from harness.streaming_cost import measure_streaming, streaming_table
+    from harness.streaming_cost import TABLE_NOTE, measure_streaming, streaming_table
     from harness.tables import plain_text
 
     folder, record, points = measure_streaming(config, results, ["lalm-harness", *sys.argv[1:]], say_on_stderr)
     print(plain_text(streaming_table(record, points)))
+    print(TABLE_NOTE)
     print(f"record: {folder / 'record.json'}")
     return int(any(row.kind != "ok" for row in record.rows))

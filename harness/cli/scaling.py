@@ -29,7 +29,9 @@ def scaling(
         Literal["infer", "train"], typer.Option(help="Measure an answer, or a forward and backward pass.")
     ] = "infer",
     tokens: Annotated[int, typer.Option(metavar="N", help="Tokens of each answer; an end does not end it.")] = 16,
-    device: Annotated[str | None, typer.Option(metavar="NAME", help="auto, cpu, mps, cuda or cuda:N.")] = None,
+    device: Annotated[
+        str | None, typer.Option(metavar="NAME", help="auto, cpu, mps, cuda or cuda:N. [default: auto]")
+    ] = None,
     dtype: Annotated[
         str | None, typer.Option(metavar="TYPE", help="float32, bfloat16 or float16. [default: float32]")
     ] = None,
@@ -108,6 +110,9 @@ def _show(outcome: ScalingOutcome) -> None:
         draw_figures(points, outcome.folder)
     except MissingExtraError as error:
         print(f"Figures were not drawn. {error}", file=sys.stderr)
+    unlike = sum(p.measured.tokens_alike is False for p in outcome.points if p.measured is not None)
+    if unlike:
+        print(f"At {unlike} points the timed runs did not say what the first call said: the model is not repeatable.")
     print(f"Record, tables and figures: {outcome.folder}")
 
 

@@ -50,12 +50,14 @@ def score(
 
 
 def _print_strata(run_folder: Path, scorers: tuple[str, ...], by: tuple[str, ...], metrics: tuple[str, ...]) -> int:
-    from harness.strata import strata_file, strata_of, strata_table
+    from harness.strata import strata_file, strata_lines, strata_of, strata_table
     from harness.tables import model_text, plain_text, task_text
 
     record, reports = strata_of(run_folder, scorers, by, metrics)
     for report in reports:
         typer.echo(f"{model_text(record)} on {task_text(record)}, {report.metric} by {report.scorer}")
         typer.echo(plain_text(strata_table(report)))
+        for line in strata_lines(report):
+            typer.echo(line)
         typer.echo(f"Table: {strata_file(run_folder, report)}")
     return 0

@@ -26,9 +26,10 @@ def breaker(
     max_audio_s: float | None = None,
     can_score: bool = True,
     weights: str | None = None,
+    variant: str = "",
 ) -> ModelAdapter:
     """Hears loudness; breaks as `mood` says once a clip is longer than `at_s`."""
-    return Breaker(mood, at_s, bytes_per_s, sleep_per_s, scan, max_audio_s, can_score, weights)
+    return Breaker(mood, at_s, bytes_per_s, sleep_per_s, scan, max_audio_s, can_score, weights, variant)
 
 
 class Breaker:
@@ -42,9 +43,11 @@ class Breaker:
         max_audio_s: float | None,
         can_score: bool,
         weights: str | None,
+        variant: str,
     ) -> None:
         self.mood, self.at_s = mood, at_s
         self.bytes_per_s, self.sleep_per_s = bytes_per_s, sleep_per_s
+        self.variant = variant
         self.scan, self.max_audio_s, self.can_score, self.weights = scan, max_audio_s, can_score, weights
 
     def missing(self) -> str:
@@ -97,7 +100,7 @@ class Breaker:
     def describe(self) -> ModelDescription:
         return ModelDescription(
             name="breaker",
-            variant="",
+            variant=self.variant,
             summary="Breaks",
             parameters={"mood": 1},
             sample_rate_hz=RATE_HZ,

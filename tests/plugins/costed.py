@@ -33,6 +33,7 @@ def costed(
     breaks_beyond_s: float = 0.0,
     needs_weights: bool = False,
     weights: str = "",
+    policy: str = "full",
 ) -> ModelAdapter:
     """Takes `first_s` for its encoder and `token_s` for each further token; holds `torch_bytes` in a tensor and
     `array_bytes` in an array while it encodes; its state grows by `growth_bytes` a token."""
@@ -62,7 +63,7 @@ class Costed:
             parameters={"network": 1000},
             sample_rate_hz=16_000,
             audio_tokens_per_s=2.0,
-            length_policy="full",
+            length_policy=self.options["policy"],
             weights_sha256=None,
             generation={},
             kernels={"wait": "busy"},
@@ -101,6 +102,10 @@ class Costed:
     def train_step(self, clips: Sequence[AudioClip], prompt: str, answer: str, meter: Meter) -> float:
         meter.enter("encoder")
         _wait(self.options["first_s"])
+        if self.options["torch_bytes"]:
+            import torch
+
+            _ = torch.ones(4, 4) @ torch.ones(4, 4)
         return float("nan") if self.options["breaks"] == "loss" else 1.0
 
     def work(self, n_samples: int, prompt: str, n_answer_tokens: int, n_clips: int = 1) -> Mapping[Component, Work]:
