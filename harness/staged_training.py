@@ -20,24 +20,22 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness.contracts import OptionValue
 from harness.curriculum import (
     CurriculumConfig,
     CurriculumModel,
     CurriculumRecipe,
-    Lesson,
     PreparedCurriculum,
     Stage,
     linear_rate,
 )
 from harness.environment import describe_environment
 from harness.errors import RecordError
-from harness.feature_cache import FeatureCache, FeatureReader
+from harness.lesson_batches import LessonBatches, Taught
 from harness.records import write_atomically
 from harness.run_folder import locked
 from harness.training import (
@@ -53,28 +51,9 @@ from harness.training import (
     write_checkpoint,
 )
 
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
 BAD_ITEMS = "bad_items.jsonl"
 NOT_FINITE = "not_finite.json"
 OnLine = Callable[[Mapping[str, Any]], None]
-
-
-@dataclass(frozen=True, eq=False)
-class Taught:
-    """A lesson that is ready for the network: features (frames, mel), token ids, and the first that counts."""
-
-    lesson: Lesson
-    features: npt.NDArray[np.float32]
-    tokens: Sequence[int]
-    start: int
-
-    @property
-    def n_counted(self) -> int:
-        """Tokens that the loss counts."""
-        return len(self.tokens) - self.start
 
 
 class StagedTrainer:
@@ -96,14 +75,11 @@ class StagedTrainer:
         self.n_steps = [config.steps_of(stage, len(prepared.sources[stage.data])) for stage in config.stages]
         self.n_trained = {stage.name: dict(model.train_parts(stage.trains)) for stage in config.stages}
         self.learners = self._learners()
-        self.reader = FeatureReader(model.features, model.sample_rate_hz, config.threads, self._cache())
-        self.bad = BadItems(folder / BAD_ITEMS)
+        self.batches = LessonBatches(model, prepared, config, folder / BAD_ITEMS)
         self.stage = self.step = self.n_skipped = 0
         self.sums: dict[str, float] = {}
         self.n_summed = 0
         self.trained_s = 0.0
-        self._next: tuple[int, Future[list[Taught]]] | None = None
-        self._ahead = ThreadPoolExecutor(max_workers=1)
         self._begin_stage()
 
     # --- where it stands ----------------------------------------------------------------------------------------------
@@ -125,18 +101,6 @@ class StagedTrainer:
             self.model.train_parts(stage.trains)
             names |= {name for name, parameter in self.network.named_parameters() if parameter.requires_grad}
         return sorted(names)
-
-    def _cache(self) -> FeatureCache | None:
-        import numpy as np
-
-        folder = self.prepared.features_folder
-        if folder is None:
-            return None
-        files = {file for lessons in self.prepared.sources.values() for file in lessons.files()}
-        files |= {str(lesson.audio) for lesson in self.prepared.held_out}
-        click = np.zeros(self.model.sample_rate_hz, np.float32)
-        click[len(click) // 2] = 1.0
-        return FeatureCache(folder, files, self.model.features(click))
 
     def _begin_stage(self) -> None:
         """The stage's parts begin to learn, with a fresh optimiser."""
@@ -201,7 +165,7 @@ class StagedTrainer:
         # Seeded anew each step: a resumed step drops the very same branches and inputs.
         torch.manual_seed(self.config.seed * 1_000_003 + self.done_steps)
         stage = self.config.stages[self.stage]
-        batch = self._batch()
+        batch = self.batches.of_step(stage, self.step, self.n_steps[self.stage])
         rate = linear_rate(stage.learning_rate, self.step, self.n_steps[self.stage], self.config.warmup_steps)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
@@ -215,6 +179,7 @@ class StagedTrainer:
             raise self._not_finite(f"the gradient's norm is {norm}", batch)
         self.optimiser.step()
         self.step += 1
+        self.n_skipped += self.config.batch_size - len(batch)
         n_tokens = len(batch) * self.model.n_audio_tokens() + sum(len(taught.tokens) for taught in batch)
         return {
             "loss": loss,
@@ -261,54 +226,6 @@ class StagedTrainer:
             f"{what} at step {self.step} of stage {where['stage']}, on {first}{more}; the checkpoint is as before"
         )
 
-    # --- items --------------------------------------------------------------------------------------------------------
-
-    def _batch(self) -> list[Taught]:
-        """The step's items that can be learned from; the next step's are made ready in the meantime."""
-        stage = self.config.stages[self.stage]
-        lessons, size = self.prepared.sources[stage.data], self.config.batch_size
-        if self._next is not None and self._next[0] == self.done_steps:
-            batch = self._next[1].result()
-        else:
-            batch = self._ready(lessons.batch(self.step, size), self.config.loss_on_prompt)
-        self._next = None
-        if self.step + 1 < self.n_steps[self.stage]:
-            later = lessons.batch(self.step + 1, size)
-            ready = self._ahead.submit(self._ready, later, self.config.loss_on_prompt)
-            self._next = (self.done_steps + 1, ready)
-        if not batch:
-            reasons = "; ".join(list(self.bad.reasons.values())[-2:])
-            raise RecordError(f"no item of step {self.step} of stage {stage.name} can be learned from: {reasons}")
-        self.n_skipped += size - len(batch)
-        return batch
-
-    def _ready(self, lessons: Sequence[Lesson], from_prompt: bool) -> list[Taught]:
-        """Features and tokens, shortest text first, so that items side by side need little padding."""
-        files = list(dict.fromkeys(lesson.audio for lesson in lessons))
-        heard = dict(zip(files, self.reader.read(files), strict=True))
-        batch = []
-        for lesson in lessons:
-            features = heard[lesson.audio]
-            made = features if isinstance(features, str) else self._taught(lesson, features, from_prompt)
-            if isinstance(made, str):
-                self.bad.add(lesson, made)
-            else:
-                batch.append(made)
-        return sorted(batch, key=lambda taught: len(taught.tokens))
-
-    def _taught(self, lesson: Lesson, features: npt.NDArray[np.float32], from_prompt: bool) -> Taught | str:
-        """The lesson with its tokens, or why it is none."""
-        limit = self.config.max_text_tokens
-        try:
-            tokens, answer_start = self.model.text_tokens(lesson.question, limit)
-        except ValueError as error:
-            return str(error)
-        # The first token follows nothing but audio, and LTU's loss does not ask for it.
-        start = 1 if from_prompt else answer_start
-        if start >= len(tokens):
-            return f"nothing of its answer lies within {limit} tokens"
-        return Taught(lesson, features, tokens, start)
-
     # --- held-out items -----------------------------------------------------------------------------------------------
 
     def held_out(self) -> dict[str, float]:
@@ -319,7 +236,7 @@ class StagedTrainer:
         """
         import torch
 
-        items = self._ready(self.prepared.held_out, from_prompt=False)
+        items = self.batches.ready(self.prepared.held_out, from_prompt=False)
         self.network.eval()
         loss, n_tokens, n_right, n_answers = 0.0, 0, 0, 0
         with torch.no_grad():
@@ -385,33 +302,12 @@ class StagedTrainer:
         self.model.save_trained(partial, f"{self.prepared.trained_on} (stages {names})")
         shutil.rmtree(place, ignore_errors=True)
         partial.replace(place)
-        self.stage, self.step, self._next = self.stage + 1, 0, None
+        self.stage, self.step = self.stage + 1, 0
         self._begin_stage()
 
     def close(self) -> None:
         """Let the threads go."""
-        self._ahead.shutdown()
-        self.reader.close()
-
-
-class BadItems:
-    """Items that could not be learned from, in memory and in a file of JSON lines, each once."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.reasons: dict[str, str] = {}
-        for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-            try:
-                entry = json.loads(text)
-            except ValueError:  # torn by a crash: the item will be met again
-                continue
-            self.reasons[entry["item"]] = entry["reason"]
-
-    def add(self, lesson: Lesson, reason: str) -> None:
-        """Note an item, unless it was noted before."""
-        if lesson.item not in self.reasons:
-            self.reasons[lesson.item] = reason
-            append_line(self.path, {"item": lesson.item, "audio": str(lesson.audio), "reason": reason})
+        self.batches.close()
 
 
 def peak_memory(device: str) -> int:
@@ -482,9 +378,9 @@ def _record_of(
         "bad_items": {
             "n_malformed": len(prepared.malformed),
             "malformed": [{"item": item, "reason": reason} for item, reason in prepared.malformed[:20]],
-            "n_not_learned_from": len(trainer.bad.reasons),
+            "n_not_learned_from": len(trainer.batches.bad.reasons),
             "n_times_skipped": trainer.n_skipped,
-            "all_in": BAD_ITEMS if trainer.bad.reasons else None,
+            "all_in": BAD_ITEMS if trainer.batches.bad.reasons else None,
         },
         "held_out": held_out[-1:],
         "environment": describe_environment(config.device).model_dump(),

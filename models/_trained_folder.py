@@ -10,12 +10,13 @@ Names in weights.safetensors are those of the network before a LoRA was put on i
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import UsageError
-from models._weights_files import WeightsFile, combined_sha256, file_sha256, read_weights_header
+from models._weights_files import HEADER_LIMIT_BYTES, WeightsFile, combined_sha256, file_sha256, read_weights_header
 
 if TYPE_CHECKING:
     from models.nn.lalm import AudioLanguageModel
@@ -53,13 +54,13 @@ def read_folder_header(folder: Path, model: str, tokenizer_sha256: str, lm_sha25
     Raises:
         UsageError: it holds no such weights, or not for this language model.
     """
-    header = read_weights_header(folder / WEIGHTS, model, tokenizer_sha256)
-    trained_on_lm = _metadata(folder / WEIGHTS).get("lm_sha256") or None
+    trained_on_lm = _lm_sha256(folder / WEIGHTS)
     if trained_on_lm and lm_sha256 is None:
         raise UsageError(f"{folder} holds no language model: name the one that it was trained on with -m lm=FOLDER.")
     if trained_on_lm != lm_sha256:
         reason = "was trained on another language model than -m lm= names" if trained_on_lm else "holds one: no -m lm="
         raise UsageError(f"{folder} {reason}.")
+    header = read_weights_header(folder / WEIGHTS, model, tokenizer_sha256)
     try:
         digests = {name: file_sha256(folder / name) for name in ADAPTER}
     except OSError as error:
@@ -112,11 +113,11 @@ def _own_tensors(network: AudioLanguageModel) -> dict[str, list[Any]]:
     return tensors
 
 
-def _metadata(path: Path) -> Mapping[str, str]:
-    """The texts in a safetensors file's header, which was read once and found sound."""
-    from struct import unpack
-
-    with path.open("rb") as file:
-        (length,) = unpack("<Q", file.read(8))
-        found: Mapping[str, str] = json.loads(file.read(length))["__metadata__"]
-    return found
+def _lm_sha256(path: Path) -> str | None:
+    """Of the language model that the weights were trained on; None where they hold it, or where that cannot be read."""
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            return json.loads(file.read(min(length, HEADER_LIMIT_BYTES)))["__metadata__"]["lm_sha256"] or None
+    except (OSError, struct.error, ValueError, KeyError, TypeError):  # told by whoever reads the whole header
+        return None

@@ -63,6 +63,7 @@ LAYERS = (
         "harness.training",
         "harness.curriculum",
         "harness.feature_cache",
+        "harness.lesson_batches",
         "harness.staged_training",
         "harness.training_forecast",
         "harness.tensorboard_lines",
@@ -70,7 +71,6 @@ LAYERS = (
         "harness.bootstrap_times",
         "harness.bench",
         "harness.checks",
-        "harness.readme",
         "harness.noise_bursts",
         "harness.row_files",
         "harness.frontier_rows",
@@ -101,6 +101,7 @@ LAYERS = (
         "harness.report",
         "harness.verify",
         "harness.prepare",
+        "harness.readme",
     ),
     ("harness.cli", "harness.__main__"),
 )

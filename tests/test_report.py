@@ -26,6 +26,7 @@ from harness.records import (
     LabelRow,
     Prediction,
     RunRecord,
+    canonical_sha256,
     count_outcomes,
     load_record,
     predictions_sha256,
@@ -37,6 +38,7 @@ from harness.report.run_plots import confusion_shares, pareto_front
 from harness.report.style import looks
 from harness.report.writing import make_report
 from harness.results_frame import load_results
+from harness.scaling_curves import BY_NAME
 from harness.scaling_rows import PointRow, ScalingRecord, append_point
 from harness.scores import compute_scores
 
@@ -100,7 +102,7 @@ def write_run(
 ) -> Path:
     """A finished run of a model that gave these answers."""
     name, _, variant = model.partition(":")
-    run_id = f"{abs(hash((model, task, origin, started, tuple(answers)))):016x}"[:8]
+    run_id = canonical_sha256({"asked": [model, task, origin, started], "answers": list(answers)})[:8]
     folder = results / "runs" / model.replace(":", "-") / task / f"{started.replace(':', '').replace('-', '')}-{run_id}"
     predictions = _predictions(answers, metadata)
     _write_predictions(folder, predictions)
@@ -307,7 +309,7 @@ def write_comparison(results: Path, first: Path, second: Path, better: str) -> N
 def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Results of every kind."""
     results = tmp_path_factory.mktemp("results")
-    best = write_run(results, "ssalm:tiny", answers(12), scorers=("exact", "loglik")[:1], n_parameters=3000)
+    best = write_run(results, "ssalm:tiny", answers(12), n_parameters=3000)
     write_run(results, "ltu:tiny", answers(11), n_parameters=2000)
     write_run(results, "chance", answers(2), n_parameters=0)
     write_run(results, "odd_one", [*answers(11)[:-1], SPITEFUL])
@@ -382,9 +384,14 @@ def test_starter_and_official_never_share_a_table(written: Path) -> None:
 
 
 def test_scorers_never_share_a_column(tmp_path: Path) -> None:
-    write_run(tmp_path, "ssalm:tiny", answers(12), scorers=("exact", "embed"))
-    names = [t.name for t in make_report(load_all(tmp_path)).tables]
-    assert {"accuracy-starter-exact", "accuracy-starter-embed"} <= set(names)
+    folder = write_run(tmp_path, "ssalm:tiny", answers(12))
+    record = load_record(folder)
+    assert record is not None
+    nearest = record.scores[0].model_copy(update={"scorer": "embed", "value": 0.25})
+    write_record(folder, record.model_copy(update={"scores": (*record.scores, nearest)}))
+    tables = {t.name: t for t in make_report(load_all(tmp_path)).tables}
+    found = {name: tables[f"accuracy-starter-{name}"].rows[0][1].split()[0] for name in ("exact", "embed")}
+    assert found == {"exact": "100.0", "embed": "25.0"}
 
 
 def test_published_rows_stand_only_where_the_scorer_is_theirs(tmp_path: Path) -> None:
@@ -398,6 +405,24 @@ def test_published_rows_stand_only_where_the_scorer_is_theirs(tmp_path: Path) ->
     assert systems["exact"] == ["ssalm:tiny"]
     assert "LTU-7B" in systems["ltu"] and "SAM-2.7B r256" not in systems["ltu"]
     assert ("LTU-7B", "83.1§") in tables["accuracy-official-ltu"].rows
+
+
+def test_a_protocol_is_one_table_whatever_options_its_scorer_takes(tmp_path: Path) -> None:
+    for task, scorer in (("esc50", "ltu"), ("vggsound", "ltu[cut=audio_caption]")):
+        folder = write_run(tmp_path, "ltu:tiny", answers(9), task=task, origin="official", protocol="ltu")
+        record = load_record(folder)
+        assert record is not None
+        write_record(
+            folder, record.model_copy(update={"scores": (record.scores[0].model_copy(update={"scorer": scorer}),)})
+        )
+    tables = {t.name: t for t in make_report(load_all(tmp_path)).tables}
+    table = tables["accuracy-official-protocol_ltu-ltu"]
+    assert table.header[1:] == (
+        "esc50 acc. (n 12)",
+        "vggsound [cut=audio_caption] acc. (n 12)",
+        "classification average",
+    )
+    assert ("LTU-7B", "83.1", "50.3", "-") in table.rows
 
 
 def test_averages_need_every_task_of_the_kind(tmp_path: Path) -> None:
@@ -450,8 +475,8 @@ def test_every_table_and_figure_names_the_runs_that_made_it(everything: Path, wr
 
 
 def test_costs_are_those_of_the_answers(written: Path) -> None:
-    row = _row(written / "tables" / "run-costs.md", "ssalm:tiny")
-    assert (row["parameters"], row["s a clip"], row["RTF"], row["tokens/s"]) == ("3 k", "0.5", "0.1", "4")
+    row = _row(written / "tables" / "run-costs.md", "odd_one")
+    assert (row["parameters"], row["s a clip"], row["RTF"], row["tokens/s"]) == ("1 k", "0.5", "0.1", "4")
 
 
 def test_the_tables_of_costs_hold_what_was_measured(written: Path) -> None:
@@ -459,7 +484,7 @@ def test_the_tables_of_costs_hold_what_was_measured(written: Path) -> None:
     efficiency = _cells(tables / "efficiency.md")
     assert {row[2] for row in efficiency[2:]} == {"10 s", "100 s"}
     crossing = (tables / "scaling-crossovers.csv").read_text()
-    assert re.search(r"ssalm:tiny,ltu:tiny,whole model,.*Time of one answer,40 s", crossing)
+    assert re.search(rf"ssalm:tiny,ltu:tiny,whole model,.*{BY_NAME['total'].title},\"?40 s", crossing)
     assert _row(tables / "frontier.md", "ltu:tiny")["breaks at"] == "5 min 20 s"
     assert _row(tables / "audio-gain.md", "ssalm:tiny")["audio gain"].startswith("+41.7 [")
 
@@ -535,10 +560,12 @@ def test_results_of_nothing_give_plain_sentences(tmp_path: Path, capsys: pytest.
     assert any(line.startswith("There is no scaling record") for line in lines)
 
 
-def test_neither_a_model_nor_torch_is_loaded(everything: Path, tmp_path: Path) -> None:
+def test_neither_a_model_nor_torch_is_loaded(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    write_run(results, "ssalm:tiny", answers(12))
     code = (
         "import sys; from harness.cli import main; "
-        f"main(['report', '--results', {str(everything)!r}, '--out', {str(tmp_path)!r}]); "
+        f"main(['report', '--results', {str(results)!r}, '--out', {str(tmp_path)!r}]); "
         "sys.exit(sum(name in sys.modules for name in ('torch', 'transformers')))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=300, check=False).returncode == 0
@@ -607,6 +634,12 @@ def test_two_folders_are_compared_score_by_score(tmp_path: Path, capsys: pytest.
     assert lines[2].split()[-4:] == ["50.0", "75.0", "+25.0", "other"]
 
 
+def test_the_page_is_written_beside_tables_and_figures(tmp_path: Path) -> None:
+    write_run(tmp_path / "results", "ssalm:tiny", answers(12))
+    assert main(["report", "--html", "--results", str(tmp_path / "results"), "--out", str(tmp_path)]) == 0
+    assert "ssalm:tiny" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
 def test_options_that_do_not_go_together_are_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", "--verify", "--html"]) == 2
     assert capsys.readouterr().err.startswith("error: --verify writes nothing")
@@ -635,23 +668,28 @@ def _break(folder: Path, how: str) -> None:
 @pytest.mark.parametrize(
     "how", ["truncated", "unknown version", "not a number", "no predictions", "changed predictions", "unfinished"]
 )
-def test_a_broken_run_is_one_line_and_in_no_table(how: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    results, out = tmp_path / "results", tmp_path / "out"
-    write_run(results, "ssalm:tiny", answers(12))
-    _break(write_run(results, "ltu:tiny", answers(11)), how)
-    assert main(["report", "--results", str(results), "--out", str(out)]) == 1
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Left out")]
-    assert len(lines) == 1 and "ltu-tiny" in lines[0]
-    assert "ltu:tiny" not in (out / "tables" / "scores.csv").read_text()
+def test_a_broken_run_is_one_line_and_in_no_table(how: str, tmp_path: Path) -> None:
+    write_run(tmp_path, "ssalm:tiny", answers(12))
+    _break(write_run(tmp_path, "ltu:tiny", answers(11)), how)
+    read = load_all(tmp_path)
+    assert len(read.problems) == 1 and "ltu-tiny" in read.problems[0] and "\n" not in read.problems[0]
+    assert not any("ltu:tiny" in row for table in make_report(read).tables for row in table.rows)
 
 
-def test_a_run_that_was_made_twice_is_shown_once_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_broken_run_is_told_by_the_exit_code_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results = tmp_path / "results"
-    folder = write_run(results, "ssalm:tiny", answers(12))
+    _break(write_run(results, "ltu:tiny", answers(11)), "truncated")
+    assert main(["report", "--results", str(results), "--out", str(tmp_path)]) == 1
+    assert capsys.readouterr().out.startswith("Left out: ")
+
+
+def test_a_run_that_was_made_twice_is_shown_once_and_told(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, "ssalm:tiny", answers(12))
     shutil.copytree(folder, folder.with_name(f"20260102T000000Z-{folder.name.rsplit('-', 1)[1]}"))
-    main(["report", "--results", str(results), "--out", str(tmp_path)])
-    assert "was made 2 times" in capsys.readouterr().out
-    assert len(_cells(tmp_path / "tables" / "accuracy-starter-exact.md")) == 2 + 1
+    read = load_all(tmp_path)
+    assert ["was made 2 times" in line for line in read.problems] == [True]
+    (table,) = [t for t in make_report(read).tables if t.name == "accuracy-starter-exact"]
+    assert len(table.rows) == 1
 
 
 def test_versions_of_a_scorer_never_share_a_column(tmp_path: Path) -> None:
@@ -692,5 +730,5 @@ def test_results_are_a_frame_in_one_line(everything: Path) -> None:
 def test_list_results_names_every_run(everything: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "results", "--results", str(everything)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len([line for line in lines if line.startswith("run ")]) == 8
-    assert any(line.startswith("scaling ") for line in lines) and any(line.startswith("frontier ") for line in lines)
+    assert len([line for line in lines if line.split()[0] == "run"]) == 8
+    assert {"controls", "scaling", "frontier", "training"} <= {line.split()[0] for line in lines}

@@ -55,12 +55,13 @@ def _print_lines(lines: list[str], indent: str) -> None:
 def _print_results(results: Path) -> None:
     """One line a run and other measurement, and one for each that cannot be read."""
     from harness.report.listing import results_table
-    from harness.tables import plain_text
 
     table, problems = results_table(results)
-    if table.rows:
-        typer.echo(plain_text(table))
-    else:
+    lines = [table.header, *table.rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(table.header))]
+    for line in lines if table.rows else ():
+        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    if not table.rows:
         typer.echo(f"There are no results in {results}.")
     for line in problems:
         typer.echo(line)

@@ -65,7 +65,7 @@ def verdicts(results: Results) -> Verdicts:
 def accuracy_table(grid: Grid, tests: Verdicts, published: Sequence[PublishedNumber]) -> ReportTable:
     """The table of one grid."""
     best, ties, ways = _judged(grid, tests)
-    averaged = _averaged(grid.columns)
+    averaged = _averaged(grid)
     header = ("model", *grid.titles, *(f"{kind} average" for kind in averaged))
     rows, bold = [], set()
     for line, name in enumerate(grid.rows):
@@ -184,10 +184,10 @@ def _is_tied(entry: Entry, leader: Entry, tests: Verdicts) -> tuple[bool, str]:
 # --- averages --------------------------------------------------------------------------------------------------------
 
 
-def _averaged(columns: Iterable[Column]) -> dict[str, tuple[Column, ...]]:
+def _averaged(grid: Grid) -> dict[str, tuple[Column, ...]]:
     """The columns of each average: whole tasks, each once, at least two of a kind."""
     kinds: dict[str, tuple[Column, ...]] = {}
-    whole = [column for column in columns if column.is_whole]
+    whole = [column for column in grid.columns if grid.is_whole(column)]
     for kind in ("classification", "captioning"):
         of_kind = tuple(column for column in whole if column.kind == kind)
         # One task in two versions, or with two sets of items, would count twice.
@@ -213,7 +213,7 @@ def _published_rows(
     for system in dict.fromkeys(number.system for number in published):
         cells, used = [], []
         for column in grid.columns:
-            number = next((n for n in published if n.system == system and _belongs(n, column)), None)
+            number = next((n for n in published if n.system == system and _belongs(n, column, grid)), None)
             cells.append(DASH if number is None else _published_cell(number, grid))
             used += [number] if number is not None else []
         if used:
@@ -221,9 +221,9 @@ def _published_rows(
     return rows
 
 
-def _belongs(number: PublishedNumber, column: Column) -> bool:
-    scorer = column.scorer.partition("[")[0]
-    return column.is_whole and (number.task, number.metric, number.scorer) == (column.task, column.metric, scorer)
+def _belongs(number: PublishedNumber, column: Column, grid: Grid) -> bool:
+    asked = (column.task, column.metric, column.scorer_name)
+    return grid.is_whole(column) and (number.task, number.metric, number.scorer) == asked
 
 
 def _published_cell(number: PublishedNumber, grid: Grid) -> str:

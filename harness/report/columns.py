@@ -71,9 +71,9 @@ class Column:
         return cls(*named, score.n_items, task.n_declared, *hashes)
 
     @property
-    def is_whole(self) -> bool:
-        """Whether it is the benchmark as published: no option changed, no item left out."""
-        return not self.options and self.n_items == self.n_declared
+    def scorer_name(self) -> str:
+        """The scorer without its options: "ltu" of "ltu[cut=audio_caption]"."""
+        return self.scorer.partition("[")[0]
 
     @property
     def distinction(self) -> str:
@@ -90,6 +90,8 @@ class Column:
     def __str__(self) -> str:
         options = f" {self.options}" if self.options else ""
         part = "" if self.n_items == self.n_declared else f" of {self.n_declared}"
+        cut = self.scorer.removeprefix(self.scorer_name)
+        options += f" {cut}" if cut else ""
         return f"{self.task}{options} {METRIC_NAMES.get(self.metric, self.metric)} (n {self.n_items}{part})"
 
 
@@ -103,7 +105,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Grid:
-    """The scores of one table: columns in order, rows by what the model is called, and cells by both."""
+    """The scores of one table: columns in order, rows by what the model is called, and cells by both.
+
+    `scorer` is a name without options: a protocol may ask other ones of the same scorer on another task.
+    """
 
     setting: Setting
     scorer: str
@@ -111,6 +116,11 @@ class Grid:
     rows: tuple[str, ...]
     cells: Mapping[tuple[str, Column], Entry]
     left_out: tuple[str, ...]
+
+    def is_whole(self, column: Column) -> bool:
+        """Whether a column is the benchmark as published: no item left out, and no option changed but by a protocol."""
+        is_by_protocol = self.setting.asked.startswith("protocol ")
+        return column.n_items == column.n_declared and (is_by_protocol or not column.options)
 
     @property
     def titles(self) -> tuple[str, ...]:
@@ -132,10 +142,14 @@ def grids(runs: Iterable[KeptRun]) -> list[Grid]:
     found = []
     for setting in sorted(by_setting, key=str):
         entries = by_setting[setting]
-        scorers = sorted({entry.score.scorer for entry in entries} - {VERBATIM}) or [VERBATIM]
+        scorers = sorted({_plain(entry) for entry in entries} - {VERBATIM}) or [VERBATIM]
         for scorer in scorers:
-            found.append(_grid(setting, scorer, [e for e in entries if e.score.scorer in (scorer, VERBATIM)]))
+            found.append(_grid(setting, scorer, [e for e in entries if _plain(e) in (scorer, VERBATIM)]))
     return [grid for grid in found if grid.columns]
+
+
+def _plain(entry: Entry) -> str:
+    return entry.score.scorer.partition("[")[0]
 
 
 def _grid(setting: Setting, scorer: str, entries: list[Entry]) -> Grid:

@@ -15,7 +15,7 @@ from harness.scaling_curves import BY_NAME, Conditions, Line, Quantity, growth_o
 from harness.scaling_tables import crossover_text
 from harness.timing import Spread
 
-DRAWN = ("total", "first_token", "prefill", "per_token", "allocated", "process", "flops")
+DRAWN = ("total", "first_token", "prefill", "per_token", "allocated", "beyond_model", "process", "flops")
 _FEW = 2
 
 
@@ -44,7 +44,7 @@ def _slug(conditions: Conditions) -> str:
 
 def scaling_figure(kept: KeptScaling, name: str, conditions: Conditions, lines: Sequence[Line]) -> list[FigureSpec]:
     """A panel a quantity that was measured at two lengths or more; none where nothing was."""
-    panels = [_panel(BY_NAME[quantity], lines) for quantity in DRAWN]
+    panels = [_panel(BY_NAME[quantity], lines) for quantity in DRAWN if quantity in BY_NAME]
     panels = [panel for panel in panels if any(len(line["points"]) >= _FEW for line in panel["lines"].values())]
     if not panels:
         return []
@@ -122,7 +122,7 @@ def _draw_line(axes: Any, line: Mapping[str, Any], look: Any) -> Any:
         from_s, to_s, exponent = line["fit"]
         last_s, last = points[-1][:2]
         ends = [last * (s / last_s) ** exponent for s in (from_s, to_s)]
-        axes.plot([from_s, to_s], ends, color="0.3", linewidth=0.5)
+        axes.plot([from_s, to_s], ends, color="0.6", linewidth=0.6, zorder=1)
     if line["failed"]:
         top = axes.get_xaxis_transform()
         axes.plot(line["failed"], [0.97] * len(line["failed"]), "x", color=look.colour, transform=top, clip_on=False)

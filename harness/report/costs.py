@@ -61,7 +61,8 @@ def machine_text(run: KeptRun) -> str:
     """Where a run took place: times of different machines do not compare."""
     record, environment = run.record, run.record.environment
     device = environment.gpu.name if environment.gpu is not None and record.device != "cpu" else environment.cpu
-    return f"{device}, {record.device}, {record.dtype}, {record.threads} threads, batch {record.batch_size}"
+    threads = f"{record.threads} thread{'s' * (record.threads > 1)}"
+    return f"{device}, {record.device}, {record.dtype}, {threads}, batch {record.batch_size}"
 
 
 def seconds_a_clip(run: KeptRun) -> float | None:

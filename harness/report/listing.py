@@ -30,7 +30,9 @@ def results_table(folder: Path) -> tuple[Table, list[str]]:
     rows += [
         ("training", training.name, "", f"{len(training.curve)} lines", training.place) for training in kept.training
     ]
-    return Table(("kind", "model", "task", "found", "folder"), tuple(rows)), list(kept.problems)
+    return Table(("kind", "model", "task", "folder", "found"), tuple((*row[:3], row[4], row[3]) for row in rows)), list(
+        kept.problems
+    )
 
 
 def _scores(run: KeptRun) -> str:

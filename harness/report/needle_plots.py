@@ -31,14 +31,14 @@ def needle_figures(results: Results) -> tuple[list[FigureSpec], list[str]]:
     for run in results.runs:
         if not _has_places(run):
             continue
-        scorer = next((name for name in _LIGHT_SCORERS if any(row.scorer == name for row in run.scores)), None)
-        if scorer is None:
+        scorers = [name for name in _LIGHT_SCORERS if any(row.scorer == name for row in run.scores)]
+        if not scorers:
             remarks.append(f"{run.place}: no heat map, as it was scored by neither of {', '.join(_LIGHT_SCORERS)}.")
             continue
-        # Runs come oldest first within a model: the newest of a name stays.
-        questions.setdefault((f"{task_text(run.record)} {run.record.task.item_set_sha256[:8]}", scorer), {})[
-            names[run.place]
-        ] = run
+        question = f"{task_text(run.record)} {run.record.task.item_set_sha256[:8]}"
+        for scorer in scorers:
+            # Runs come oldest first within a model: the newest of a name stays.
+            questions.setdefault((question, scorer), {})[names[run.place]] = run
     return [_figure(task, scorer, runs) for (task, scorer), runs in sorted(questions.items())], remarks
 
 

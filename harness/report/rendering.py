@@ -85,7 +85,7 @@ class ReportTable:
     def all_notes(self) -> list[str]:
         """The notes, what each mark in a cell means, and the runs that made the table."""
         # A mark stands behind a number; a name may hold the same sign.
-        cells = " ".join(cell for row in self.rows for cell in row[1:])
+        cells = " ".join(cell for row in self.rows for cell in row[1:] if re.match(r"[-+]?\d", cell))
         marks = [f"{mark} {meaning}." for mark, meaning in MARKS.items() if mark in cells]
         return [*self.notes, *marks, sources_note(self.sources, self.name)]
 
@@ -179,7 +179,7 @@ def _is_numeric(table: ReportTable, column: int) -> bool:
 
 
 def file_name(*parts: str) -> str:
-    """Parts with dashes between them; what a file's name cannot hold becomes a line, and a hash tells it from others."""
+    """Parts with dashes between; what a file's name cannot hold becomes a line, and a hash tells it from others."""
     return "-".join(_file_part(part) for part in parts if part)
 
 

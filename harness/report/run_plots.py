@@ -158,11 +158,11 @@ def _usual_machine(grid: Grid) -> str:
 def _operations(results: Results) -> dict[str, float]:
     """FLOPs of one answer to a clip of 10 s by model; formulas give the same on every machine."""
     return {
-        point.key.full_name: float(point.measured.work.flops)
+        point.key.full_name: float(point.measured.flops)
         for kept in results.scaling
         for point in kept.points
         if point.measured is not None
-        and point.measured.work is not None
+        and point.measured.flops is not None
         and (point.key.seconds, point.key.batch_size, point.key.step) == (SHORT_S, 1, "infer")
     }
 
@@ -186,7 +186,7 @@ def _draw_pareto(figure: Any, data: Mapping[str, Any]) -> None:
                 log_scale(axes, x=True)
             axes.set_xlabel(panel["cost"])
             axes.grid(True, linewidth=0.4, color="0.85")
-        axes_row[0].set_ylabel(f"{drawable(row['title'])} (%)")
+        axes_row[0].set_ylabel(f"{drawable(row['title'])} (%)".replace(" (n", "\n(n"))
     names = [name for name in data["models"] if name in handles]
     figure.legend([handles[name] for name in names], list(map(drawable, names)), loc="outside upper center", ncols=4)
 
@@ -236,7 +236,7 @@ def _confusion(grid: Grid, column: Column) -> FigureSpec:
         name=_name("confusion", grid, column.task, column.options, part, unique),
         title=f"Which class was taken for which: {title}, {grid.setting}, labels by {grid.scorer}",
         width=PAGE,
-        height=(2.0 if len(labels) > _MOST_NAMED_CLASSES else 2.5) * n_rows + 0.3,
+        height=(1.8 if len(labels) > _MOST_NAMED_CLASSES else 2.5) * n_rows + 0.3,
         data={
             "task": title,
             "labels": labels,

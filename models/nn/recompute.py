@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from models.nn.ast_encoder import AstBlock
 from models.nn.dass_encoder import DassBlock
@@ -31,8 +32,11 @@ def recompute_blocks(network: AudioLanguageModel) -> int:
     theirs: list[Any] = [network.lm.network] if isinstance(network.lm, LlamaLM) else []
     theirs += [network.hear.encoder] if hasattr(network.hear.encoder, "gradient_checkpointing_enable") else []
     for model in theirs:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-    return len(blocks) + sum(_n_layers(model) for model in theirs)
+        # The name that transformers gives it since 5.5, and the one before.
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
+    layers = [layer for model in theirs for layer in model.modules() if isinstance(layer, GradientCheckpointingLayer)]
+    return len(blocks) + len(layers)
 
 
 def _recomputed(block: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
@@ -42,7 +46,3 @@ def _recomputed(block: nn.Module, forward: Callable[..., Any]) -> Callable[..., 
         return checkpoint(forward, *args, use_reentrant=False)
 
     return run
-
-
-def _n_layers(model: Any) -> int:
-    return sum(hasattr(module, "gradient_checkpointing") for module in model.modules()) - 1
