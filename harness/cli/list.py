@@ -59,8 +59,8 @@ def _print_results(results: Path) -> None:
     table, problems = results_table(results)
     lines = [table.header, *table.rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(table.header))]
-    for line in lines if table.rows else ():
-        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    for row in lines if table.rows else ():
+        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     if not table.rows:
         typer.echo(f"There are no results in {results}.")
     for line in problems:
