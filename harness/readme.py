@@ -22,6 +22,8 @@ from harness.scores import load_finished, stored_scores
 from harness.tables import Table, markdown_text, model_text, score_table
 
 REFERENCE = Path("results") / "reference"
+# Of what `scaling` compares; the rest stands in results/tables.
+README_QUANTITIES = ("Total time", "Peak allocated", "Operations")
 _PART = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end generated: \2 -->)", re.DOTALL)
 
 
@@ -101,7 +103,9 @@ def scaling_part(reference: Path) -> str:
     folder = _only_folder(reference / "scaling")
     table = crossover_table(newest_points(load_points(folder)))
     conditions = table.header.index("conditions")
-    kept = [(*row[:conditions], *row[conditions + 1 :]) for row in table.rows]
+    quantity = table.header.index("quantity")
+    rows = [row for row in table.rows if row[quantity] in README_QUANTITIES]
+    kept = [(*row[:conditions], *row[conditions + 1 :]) for row in rows]
     header = (*table.header[:conditions], *table.header[conditions + 1 :])
     return f"{markdown_text(Table(header, tuple(kept)))}\n{table.rows[0][conditions]}. Points: `{folder}`.\n\n"
 
