@@ -17,7 +17,7 @@ from harness.frontier_rows import load_frontier, load_probes
 from harness.frontier_table import closing_lines, frontier_table, length_text
 from harness.records import RunRecord, ScoreRow, load_record
 from harness.scaling_rows import load_points, newest_points
-from harness.scaling_tables import crossover_table
+from harness.scaling_tables import NOTES, crossover_table
 from harness.scores import load_finished, stored_scores
 from harness.tables import Table, markdown_text, model_text, score_table
 
@@ -102,12 +102,15 @@ def scaling_part(reference: Path) -> str:
     """Where the state-space model becomes cheaper, over the points of the reference folder."""
     folder = _only_folder(reference / "scaling")
     table = crossover_table(newest_points(load_points(folder)))
+    if not table.rows:
+        raise RecordError(f"the points in {folder} have no pair to compare")
     conditions = table.header.index("conditions")
     quantity = table.header.index("quantity")
     rows = [row for row in table.rows if row[quantity] in README_QUANTITIES]
     kept = [(*row[:conditions], *row[conditions + 1 :]) for row in rows]
     header = (*table.header[:conditions], *table.header[conditions + 1 :])
-    return f"{markdown_text(Table(header, tuple(kept)))}\n{table.rows[0][conditions]}. Points: `{folder}`.\n\n"
+    told = f"{table.rows[0][conditions]}. {NOTES['crossovers']} Points: `{REFERENCE / 'scaling' / folder.name}`."
+    return f"{markdown_text(Table(header, tuple(kept)))}\n{told}\n\n"
 
 
 def frontier_part(reference: Path) -> str:
@@ -115,7 +118,8 @@ def frontier_part(reference: Path) -> str:
     folder = _only_folder(reference / "frontier")
     record = load_frontier(folder)
     lines = " ".join(f"{line[0].upper()}{line[1:]}." for line in closing_lines(record))
-    return f"{markdown_text(frontier_table(record, load_probes(folder)))}\n{lines} Record: `{folder}`.\n\n"
+    told = f"{lines} Record: `{REFERENCE / 'frontier' / folder.name}`."
+    return f"{markdown_text(frontier_table(record, load_probes(folder)))}\n{told}\n\n"
 
 
 def _only_folder(parent: Path) -> Path:
@@ -149,7 +153,9 @@ def _origin_text(records: list[RunRecord]) -> str:
         {f"{record.environment.cpu}, {record.threads} thread{'s' * (record.threads != 1)}" for record in records}
     )
     return (
-        f"Made by `python -m harness run --model MODEL --task {records[0].task.name}` at commit {', '.join(commits)} "
+        f"Made by `python -m harness run --model MODEL --task {records[0].task.name}"
+        f"{''.join(f' -t {key}={value}' for key, value in sorted(records[0].task.options_changed.items()))}`, "
+        f"with the scorers and prompts of the table, at commit {', '.join(commits)} "
         f"on {'; '.join(machines)}. Records: `{REFERENCE}/runs`."
     )
 

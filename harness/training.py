@@ -212,6 +212,10 @@ class Trainer:
         self.frozen = list(trained) if self.config.second_freezes else []
         for name in self.frozen:
             self.network.get_parameter(name).requires_grad_(False)
+        if not any(parameter.requires_grad for parameter in self.network.parameters()):
+            raise UsageError(
+                "the first round trained all there is, so a second round that freezes it has nothing to do"
+            )
         self._start_round()
 
     def finish_first_round(self) -> None:
@@ -408,6 +412,7 @@ def train(
     about = {**prepared.about, "model": model.name, "model_options": dict(model_options)}
     claim_folder(folder, config, about)
     if (folder / RECORD).exists():
+        EncodedExamples.delete(folder)
         return TrainOutcome(folder, read_json(folder / RECORD), already_done=True)
     with locked(folder, "training"):
         trainer = Trainer(model, prepared.batches, config, folder, prepared.n_teacher_scores)

@@ -140,7 +140,8 @@ def pad_frames(features: Tensor, n: int, how: Normalisation | None = None) -> Te
     """Append frames up to `n`, before normalisation: of zeros, as the published loaders do, or as `how` says.
 
     With silence, the last EDGE_FRAMES of the `n` still are zeros, which no sample reaches: what comes out is what
-    `fbank` makes of a clip that goes on in silence for `n` hops, padded as published.
+    `fbank` makes of a clip that goes on in silence for `n` hops, padded as published, but for the two or three frames
+    whose window holds the clip's end and silence both: they are silence here.
 
     Args:
         features: shape (..., n_frames, n_mels).
