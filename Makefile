@@ -19,7 +19,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Idle OpenMP threads that spin take the cores from the other libraries' threads.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: run test test-slow lint types train-tiny dev clean
+.PHONY: run test test-slow lint types train-tiny paper dev clean
 
 run: $(VENV)/.installed
 	$(BIN)/python -m harness run --model ssalm --task esc50 $(ARGS)
@@ -46,6 +46,10 @@ train-tiny: $(VENV)/.installed-dev
 	$(TRAIN) --model ltu --out $(TRAINED)/ltu-tiny/tiny-seed0
 	$(TRAIN) --model hybrid --out $(TRAINED)/hybrid-tiny/tiny-seed0 -r hearing_from=$(TRAINED)/ssalm-tiny/tiny-seed0
 	$(TRAIN) --model ast_mamba --out $(TRAINED)/ast_mamba-tiny/tiny-seed0 -r hearing_from=$(TRAINED)/ltu-tiny/tiny-seed0
+
+# All tables and figures of a paper, from the records in the repository. `make paper ARGS=--verify` checks what lies there.
+paper: $(VENV)/.installed
+	$(BIN)/python -m harness report --results results/reference --out results $(ARGS)
 
 # What the tests and the training need on top of `run`.
 dev: $(VENV)/.installed-dev

@@ -2,6 +2,9 @@
 
 A batch depends on nothing that came before it: the random generators are seeded anew for each, so that a run that was
 interrupted and continued says the same as one that was not.
+
+A long clip reaches the model unread (`harness.hearing`): what is wrong with it, and what is to be noted of it, is asked
+after the model's answer.
 """
 
 from __future__ import annotations
@@ -11,21 +14,18 @@ import math
 import random
 import sys
 import time
-from collections.abc import Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
 
-from harness.contracts import Answer, AudioClip, AudioItem, ModelAdapter, Query
-from harness.errors import HarnessError, ItemError, ModelLimitError, PluginError
+from harness.clips import UnreadClip
+from harness.contracts import Answer, AudioClip, ModelAdapter, Query
+from harness.errors import HarnessError, ItemError, PluginError
+from harness.hearing import Failure, HeardItem, clean, failure_of, named_failure
 from harness.promises import answer_problem, checked_answers
 from harness.records import Prediction
-
-_MESSAGE_LIMIT = 2000
-_AUDIO_AT_ONCE_S = 1200.0
-"""Clips that are held at a time last no longer together, but for a single one that does: 77 MB at 16 kHz."""
 
 
 @dataclass(frozen=True)
@@ -41,81 +41,6 @@ class Question:
         return hashlib.sha256(self.prompt.encode()).hexdigest()
 
 
-@dataclass(frozen=True)
-class Failure:
-    """Why there is no answer."""
-
-    error_type: str
-    message: str
-
-
-@dataclass(frozen=True)
-class BatchItem:
-    """An item with its audio's identity and the seconds that its header tells, None when it does not."""
-
-    item: AudioItem
-    identity: str
-    header_s: float | None
-
-
-@dataclass(frozen=True)
-class HeardItem:
-    """An item after its audio was decoded, or could not be."""
-
-    item: AudioItem
-    identity: str
-    heard: AudioClip | Failure
-    load_s: float
-
-
-def partition(items: Sequence[BatchItem], size: int, max_audio_s: float | None) -> list[tuple[BatchItem, ...]]:
-    """Batches of `size` items in order, or fewer where these would last longer than _AUDIO_AT_ONCE_S together.
-
-    Args:
-        items: all items of a run.
-        size: most items of a batch.
-        max_audio_s: longer clips are never decoded, and so count as nothing.
-    """
-    batches: list[tuple[BatchItem, ...]] = []
-    batch: list[BatchItem] = []
-    for item in items:
-        is_full = len(batch) == size or _decoded_s([*batch, item], max_audio_s) > _AUDIO_AT_ONCE_S
-        if batch and is_full:
-            batches.append(tuple(batch))
-            batch = []
-        batch.append(item)
-    return [*batches, tuple(batch)] if batch else batches
-
-
-def hear_batches(
-    batches: Sequence[Sequence[BatchItem]], sample_rate_hz: int, max_audio_s: float | None = None
-) -> Generator[tuple[HeardItem, ...], None, None]:
-    """Decode batch after batch, the next one in a thread while the caller works on the last.
-
-    Two batches that would last longer than _AUDIO_AT_ONCE_S together are not held at once: the second is decoded when
-    the caller asks for it, and has let go of the first.
-
-    Args:
-        batches: what to decode.
-        sample_rate_hz: the model's rate.
-        max_audio_s: clips whose header tells of more seconds fail without being decoded.
-    """
-    pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="decode")
-    try:
-        waiting: Future[tuple[HeardItem, ...]] | None = None
-        for position, batch in enumerate(batches):
-            current = waiting or pool.submit(_hear_batch, batch, sample_rate_hz, max_audio_s)
-            following = batches[position + 1] if position + 1 < len(batches) else ()
-            fits = _decoded_s([*batch, *following], max_audio_s) <= _AUDIO_AT_ONCE_S
-            waiting = pool.submit(_hear_batch, following, sample_rate_hz, max_audio_s) if following and fits else None
-            heard = [current.result()]
-            del current
-            # Popped, so that only the caller holds the clips while it works.
-            yield heard.pop()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
 def answer_batch(
     model: ModelAdapter, batch: Sequence[HeardItem], question: Question, batch_index: int, seed: int
 ) -> list[Prediction]:
@@ -126,9 +51,10 @@ def answer_batch(
     """
     clips = [(heard.item.item_id, heard.heard) for heard in batch if isinstance(heard.heard, AudioClip)]
     queries = [Query(item_id, clip, question.prompt, question.labels) for item_id, clip in clips]
-    started = time.perf_counter()
+    started, read_before_s = time.perf_counter(), _read_s(queries)
     outcomes = iter(_ask(model, queries, f"{seed}/{batch_index}"))
-    answer_s = (time.perf_counter() - started) / max(1, len(queries))
+    elapsed_s = time.perf_counter() - started - (_read_s(queries) - read_before_s)
+    answer_s = elapsed_s / max(1, len(queries))
     return [
         _failed(heard, heard.heard, question, batch_index)
         if isinstance(heard.heard, Failure)
@@ -147,41 +73,6 @@ def seed_generators(text: str) -> None:
         sys.modules["torch"].manual_seed(seed)
 
 
-# --- hearing ---------------------------------------------------------------------------------------------------------
-
-
-def _decoded_s(batch: Sequence[BatchItem], max_audio_s: float | None) -> float:
-    """Seconds that decoding the batch would bring into memory, as far as headers tell."""
-    return sum(each.header_s or 0.0 for each in batch if not _is_too_long(each.header_s, max_audio_s))
-
-
-def _is_too_long(duration_s: float | None, max_audio_s: float | None) -> bool:
-    return duration_s is not None and max_audio_s is not None and duration_s > max_audio_s
-
-
-def _hear_batch(batch: Sequence[BatchItem], sample_rate_hz: int, max_audio_s: float | None) -> tuple[HeardItem, ...]:
-    return tuple(_hear(each, sample_rate_hz, max_audio_s) for each in batch)
-
-
-def _hear(each: BatchItem, sample_rate_hz: int, max_audio_s: float | None) -> HeardItem:
-    started = time.perf_counter()
-    heard: AudioClip | Failure
-    try:
-        _refuse_too_long(each.header_s, max_audio_s)
-        heard = each.item.source.load(sample_rate_hz)
-        _refuse_too_long(heard.duration_s, max_audio_s)
-    # A decoder fails in its own ways; whatever they are, the item failed and the run goes on.
-    except Exception as error:
-        heard = _failure_of(error)
-    return HeardItem(each.item, each.identity, heard, time.perf_counter() - started)
-
-
-def _refuse_too_long(duration_s: float | None, max_audio_s: float | None) -> None:
-    """Raises ModelLimitError."""
-    if _is_too_long(duration_s, max_audio_s):
-        raise ModelLimitError(f"the clip lasts {duration_s:.1f} s; the model takes at most {max_audio_s:g} s")
-
-
 # --- asking ----------------------------------------------------------------------------------------------------------
 
 
@@ -193,9 +84,11 @@ def _ask(model: ModelAdapter, queries: Sequence[Query], seed_text: str) -> list[
     try:
         return list(checked_answers(model.answer(queries), len(queries)))
     except Exception as error:
-        _raise_what_stops(error)
+        # A source fails in its own ways, be it within the model: its item failed and the run goes on.
+        if not any(_has_trouble(query.clip) for query in queries):
+            _raise_what_stops(error)
         if len(queries) == 1:
-            return [_failure_of(error)]
+            return [failure_of(error)]
     # Outside of the handler: the exception and the tensors that its frames hold are gone by now.
     _free_device_memory()
     return [
@@ -207,6 +100,27 @@ def _raise_what_stops(error: Exception) -> None:
     """A broken contract, a missing package or a bad option would meet every item alike: these stop the run."""
     if isinstance(error, HarnessError) and not isinstance(error, ItemError):
         raise error
+
+
+def _read_s(queries: Sequence[Query]) -> float:
+    """Seconds that reading unread clips took so far."""
+    return sum(query.clip.read_s for query in queries if isinstance(query.clip, UnreadClip))
+
+
+def _has_trouble(clip: AudioClip) -> bool:
+    return isinstance(clip, UnreadClip) and clip.trouble is not None
+
+
+def _trouble_of(clip: AudioClip) -> Failure | None:
+    """What kept a clip from being heard to its end; where the model left it before its end, the rest is read now."""
+    if not isinstance(clip, UnreadClip):
+        return None
+    try:
+        if clip.trouble is None:
+            clip.read_to_end()
+    except Exception as error:
+        return failure_of(error)
+    return None if clip.trouble is None else named_failure(*clip.trouble)
 
 
 def _free_device_memory() -> None:
@@ -221,6 +135,9 @@ def _free_device_memory() -> None:
 def _predicted(
     heard: HeardItem, clip: AudioClip, outcome: Answer | Failure, question: Question, batch_index: int, answer_s: float
 ) -> Prediction:
+    trouble = _trouble_of(clip)
+    if trouble is not None:
+        return _failed(heard, trouble, question, batch_index)
     problem = None if isinstance(outcome, Failure) else answer_problem(outcome)
     if problem is not None:
         raise PluginError(f"The model's answer to '{heard.item.item_id}' has a bad {problem}.")
@@ -252,8 +169,9 @@ def _facts(heard: HeardItem, question: Question, batch_index: int) -> dict[str, 
         "references": heard.item.references,
         "audio_identity": heard.identity,
         "prompt_sha256": question.prompt_sha256,
-        "load_s": heard.load_s,
+        "load_s": heard.heard.read_s if isinstance(heard.heard, UnreadClip) else heard.load_s,
         "batch_index": batch_index,
+        "metadata": dict(heard.item.metadata),
     }
 
 
@@ -268,7 +186,7 @@ def _fields_of(answer: Answer, labels: tuple[str, ...] | None) -> dict[str, Any]
     scores = answer.label_scores
     return {
         "status": "truncated" if answer.frames_heard < answer.frames_total else "ok",
-        "text": _clean(answer.text),
+        "text": clean(answer.text),
         "label_scores": None if scores is None else tuple(float(score) for score in scores),
         "n_audio_tokens": int(answer.n_audio_tokens),
         "n_prompt_tokens": int(answer.n_prompt_tokens),
@@ -283,7 +201,7 @@ def _failure_in(answer: Answer, labels: tuple[str, ...] | None) -> Failure | Non
     """What makes an answer unusable: its own error, or label scores that no scorer could take."""
     if answer.error is not None:
         kind, colon, message = answer.error.partition(": ")
-        return Failure(kind, _clean(message)) if colon else Failure("ModelError", _clean(answer.error))
+        return Failure(kind, clean(message)) if colon else Failure("ModelError", clean(answer.error))
     n_scores = None if answer.label_scores is None else len(answer.label_scores)
     n_wanted = None if labels is None else len(labels)
     if n_scores != n_wanted:
@@ -296,12 +214,3 @@ def _failure_in(answer: Answer, labels: tuple[str, ...] | None) -> Failure | Non
 
 def _count_text(count: int | None) -> str:
     return "no" if count is None else str(count)
-
-
-def _failure_of(error: Exception) -> Failure:
-    return Failure(type(error).__name__, _clean(str(error))[:_MESSAGE_LIMIT])
-
-
-def _clean(text: str) -> str:
-    """Text that UTF-8 can hold: lone surrogates become question marks."""
-    return text.encode("utf-8", "replace").decode("utf-8")

@@ -1,7 +1,8 @@
 """Sources of audio: something cheap to hold that becomes one mono clip at a model's sample rate when it is heard.
 
-Files are read in blocks, mixed down (mean of the channels) and resampled as they come, so that only the result is
-ever whole in memory: three hours at 16 kHz are 0.7 GB, whatever the file's own rate and channels.
+Files are read in blocks, mixed down (mean of the channels) and resampled as they come. `blocks` hands them on one by
+one; `load` gathers them, so that only the result is ever whole in memory: three hours at 16 kHz are 0.7 GB, whatever
+the file's own rate and channels.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,13 +19,11 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
-from harness.contracts import AudioClip
+from harness.clips import SILENCE_PEAK, clip_of
+from harness.contracts import AudioClip, AudioFacts
 from harness.errors import AudioError
 
 Samples = npt.NDArray[np.float32]
-
-SILENCE_PEAK = 1e-7
-"""A clip whose mono mix nowhere reaches this is silent: it is below one step of a 24-bit file (1.2e-7)."""
 
 _BLOCK_SAMPLES = 1 << 19  # over all channels: 2 MB
 _FLOAT_SUBTYPES = ("FLOAT", "DOUBLE")
@@ -53,13 +52,21 @@ class FileSource:
         Raises:
             AudioError: the file is missing, empty, unreadable, without samples, not finite, or too long for memory.
         """
+        return clip_of(self, sample_rate_hz, str(self.path))
+
+    def blocks(self, sample_rate_hz: int) -> Generator[Samples, None, AudioFacts]:
+        """The samples of `load`, a few megabytes at a time.
+
+        Raises:
+            AudioError: as `load` would, when the trouble is reached.
+        """
         _require_bytes(self.path)
         with _open(self.path) as file:
-            mixdown = _Mixdown(file.samplerate, sample_rate_hz, _known_frames(file.frames) or 0, str(self.path))
+            mixdown = _Mixdown(file.samplerate, sample_rate_hz, str(self.path))
             for block in _blocks(file, self.path):
-                mixdown.add(block)
-            notes = _file_notes(file, mixdown)
-            return mixdown.clip(file.channels, notes)
+                yield mixdown.add(block)
+            yield mixdown.rest()
+            return mixdown.facts(file.channels, _file_notes(file, mixdown))
 
     def identity(self) -> str:
         """SHA-256 of the file's bytes. Never fails: a file that cannot be read is identified by saying so."""
@@ -100,12 +107,21 @@ class ArraySource:
         Raises:
             AudioError: there are no samples, or they are not finite.
         """
+        return clip_of(self, sample_rate_hz, "the array")
+
+    def blocks(self, sample_rate_hz: int) -> Generator[Samples, None, AudioFacts]:
+        """The samples of `load`, a few megabytes at a time.
+
+        Raises:
+            AudioError: as `load` would, when the trouble is reached.
+        """
         samples = self._with_channels()
-        mixdown = _Mixdown(self.rate_hz, sample_rate_hz, len(samples), "the array")
+        mixdown = _Mixdown(self.rate_hz, sample_rate_hz, "the array")
         step = max(1, _BLOCK_SAMPLES // samples.shape[1])
         for start in range(0, len(samples), step):
-            mixdown.add(samples[start : start + step])
-        return mixdown.clip(samples.shape[1], [])
+            yield mixdown.add(samples[start : start + step])
+        yield mixdown.rest()
+        return mixdown.facts(samples.shape[1], [])
 
     def identity(self) -> str:
         """SHA-256 of rate, shape and samples."""
@@ -127,26 +143,23 @@ class ArraySource:
 
 
 class _Mixdown:
-    """Blocks of shape (n, channels) go in one by one, one mono clip at the wanted rate comes out."""
+    """Blocks of shape (n, channels) go in one by one, blocks of mono samples at the wanted rate come out."""
 
-    def __init__(self, source_rate_hz: int, rate_hz: int, expected_frames: int, name: str) -> None:
+    def __init__(self, source_rate_hz: int, rate_hz: int, name: str) -> None:
         self.frames = 0
         self.peak = 0.0  # over all channels
         self._mono_peak = 0.0
+        self._n_given = 0
         self._rates = (source_rate_hz, rate_hz)
         self._name = name
         self._resampler = None if source_rate_hz == rate_hz else soxr.ResampleStream(source_rate_hz, rate_hz, 1)
-        self._samples = self._allocate(expected_frames)
-        self._filled = 0
 
-    def add(self, block: Samples) -> None:
-        """Take the next block.
+    def add(self, block: Samples) -> Samples:
+        """Take the next block, of at least one frame, and give what it makes ready: perhaps nothing.
 
         Raises:
             AudioError: it holds NaN or infinite samples, or samples so large that what is made of them does.
         """
-        if not len(block):
-            return
         block_peak = _peak(block)
         if not np.isfinite(block_peak):
             self._refuse_not_finite(block)
@@ -154,57 +167,32 @@ class _Mixdown:
         self.peak = max(self.peak, block_peak)
         self._mono_peak = max(self._mono_peak, _peak(mono))
         self.frames += len(block)
-        self._append(self._resampler.resample_chunk(mono) if self._resampler else mono)
+        return self._checked(self._resampler.resample_chunk(mono) if self._resampler else mono)
 
-    def clip(self, channels: int, notes: list[str]) -> AudioClip:
-        """The finished clip.
+    def rest(self) -> Samples:
+        """What is left after the last block.
 
         Raises:
             AudioError: nothing was heard, less than one sample of it is left, or what is left is not finite.
         """
         if self.frames == 0:
             raise AudioError(f"{self._name} holds no samples")
-        if self._resampler:
-            self._append(self._resampler.resample_chunk(np.empty(0, dtype=np.float32), last=True))
-        if self._filled == 0:
+        nothing = np.empty(0, dtype=np.float32)
+        rest = self._checked(self._resampler.resample_chunk(nothing, last=True) if self._resampler else nothing)
+        if self._n_given == 0:
             raise AudioError(f"{self._name} is shorter than one sample at {self._rates[1]} Hz")
+        return rest
+
+    def facts(self, channels: int, notes: list[str]) -> AudioFacts:
+        """What is known once all was heard."""
         silent = ["silent"] if self._mono_peak < SILENCE_PEAK else []
-        return AudioClip(
-            samples=self._samples[: self._filled],
-            sample_rate_hz=self._rates[1],
-            source_rate_hz=self._rates[0],
-            source_channels=channels,
-            source_frames=self.frames,
-            notes=(*silent, *notes),
-        )
+        return AudioFacts(self._rates[0], channels, self.frames, (*silent, *notes))
 
-    def _allocate(self, expected_frames: int) -> Samples:
-        source_rate_hz, rate_hz = self._rates
-        wanted = expected_frames * rate_hz // source_rate_hz + 2
-        try:
-            # Memory that is never written is never taken, so a header that promises too much costs nothing here.
-            return np.empty(wanted, dtype=np.float32)
-        except (MemoryError, ValueError) as error:
-            hours = expected_frames / source_rate_hz / 3600
-            raise AudioError(f"{self._name} is too long for memory: its header says {hours:.1f} hours") from error
-
-    def _append(self, samples: Samples) -> None:
+    def _checked(self, samples: Samples) -> Samples:
         if len(samples) and not np.isfinite(_peak(samples)):
             raise AudioError(f"{self._name} is too loud for 32-bit floats when it is mixed and resampled")
-        end = self._filled + len(samples)
-        if end > len(self._samples):  # the header promised too little, or nothing
-            self._grow(2 * end)
-        self._samples[self._filled : end] = samples
-        self._filled = end
-
-    def _grow(self, n_samples: int) -> None:
-        try:
-            larger = np.empty(n_samples, dtype=np.float32)
-        except MemoryError as error:
-            hours = self.frames / self._rates[0] / 3600
-            raise AudioError(f"{self._name} is too long for memory, which ended after {hours:.1f} hours") from error
-        larger[: self._filled] = self._samples[: self._filled]
-        self._samples = larger
+        self._n_given += len(samples)
+        return samples
 
     def _refuse_not_finite(self, block: Samples) -> None:
         first = int(np.argmin(np.isfinite(block).all(axis=1)))

@@ -18,7 +18,7 @@ from harness.errors import HarnessError, MetricUnavailable, RecordError, UsageEr
 from harness.measuring import BoundMetric
 from harness.records import Prediction, RunRecord, load_predictions, load_record
 from harness.registry import create, split_model
-from harness.scores import check_metric_fits, decided_items, load_finished, make_scorer, stored_scores
+from harness.scores import check_metric_fits, decided_items, load_finished, make_scorer, run_facts, stored_scores
 from harness.scoring import gives_scores, is_better_low
 from harness.statistics import Interval, compare_paired, holm, mcnemar_exact
 from harness.tables import NOT_AVAILABLE, Table, model_text, task_text
@@ -100,6 +100,7 @@ def compare(
     rows: list[Comparison] = []
     for one, other in pairs:
         check_paired(one, other)
+        remarks += _warnings(one.record, other.record)
         for metric in metrics:
             check_metric_fits(metric, one.record.task.kind)
         usable, left_out = _scorers(one, other, scorers)
@@ -235,6 +236,23 @@ def _short(text: str) -> str:
     return text[:12]
 
 
+def _warnings(one: RunRecord, other: RunRecord) -> list[str]:
+    """What differs between two runs that were asked the same, and bears on what their difference means."""
+    found = []
+    if one.protocol != other.protocol:
+        said = [
+            f"{model_text(run)} by {f'protocol {run.protocol}' if run.protocol else 'none'}" for run in (one, other)
+        ]
+        found.append(f"{one.task.name}: the runs follow different protocols: {said[0]}, {said[1]}.")
+    for run in (one, other):
+        if run.leakage is not None and run.leakage.flagged:
+            found.append(
+                f"{run.task.name}: {len(run.leakage.flagged)} of {run.counts.n_items} clips, or their recordings, are "
+                f"among what {model_text(run)} learned from; they are compared like the others."
+            )
+    return found
+
+
 # --- comparing -------------------------------------------------------------------------------------------------------
 
 
@@ -275,12 +293,17 @@ def _compared(
     labels = one.record.task.labels
     if other.record.task.labels != labels:
         raise UsageError(f"{one.folder} and {other.folder} have other label tables: they cannot be paired.")
-    scorer, first = decided_items(one.predictions, labels, scorer_name)
+    scorer, first = decided_items(one.predictions, labels, scorer_name, run_facts(one.record))
     in_order = {row.item_id: row for row in other.predictions}
-    _, second = decided_items([in_order[row.item_id] for row in one.predictions], labels, scorer_name)
+    theirs = [in_order[row.item_id] for row in one.predictions]
+    _, second = decided_items(theirs, labels, scorer_name, run_facts(other.record))
     _check_versions(one, other, scorer.name, scorer.version)
     metric = BoundMetric(
-        metric_name, tuple(row.name for row in labels), create("metrics", metric_name).value, gives_scores(scorer)
+        metric_name,
+        tuple(row.name for row in labels),
+        create("metrics", metric_name).value,
+        gives_scores(scorer),
+        run_facts(one.record).n_trials,
     )
     clusters = [item.cluster for item in first]
     row = Comparison(task_text(one.record), scorer.name, metric_name, len(first), len(set(clusters)))

@@ -67,7 +67,8 @@ class RunConfig:
     """One `run` command. None stands for "not given"; the `resolved_*` methods say what is used then.
 
     `model_options` and `task_options` are as given with -m and -t. `scorers` empty means every scorer that fits.
-    `limit` takes that many items at random, drawn with `seed`.
+    `limit` takes that many items at random, drawn with `seed`. `protocol` names a published protocol, which fixes some
+    of the other values (see `harness.protocols`).
 
     Raises:
         UsageError: a value is out of range, or two of them contradict each other.
@@ -91,6 +92,7 @@ class RunConfig:
     scorers: tuple[str, ...] = ()
     max_failures: FailureLimit = FailureLimit()
     fresh: bool = False
+    protocol: str | None = None
 
     def __post_init__(self) -> None:
         _check_at_least("--limit", self.limit, 1)
@@ -163,6 +165,7 @@ class RunConfig:
             "scorers": list(self.scorers),
             "max_failures": str(self.max_failures),
             "fresh": self.fresh,
+            "protocol": self.protocol,
         }
 
 

@@ -7,7 +7,7 @@ line into a `Decision`; a `Metric` sees `Scored` items and returns a number.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
@@ -17,20 +17,27 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 TaskKind = Literal["classification", "captioning", "transcription"]
-DataOrigin = Literal["official", "starter"]
+DataOrigin = Literal["official", "starter", "generated"]
 OptionValue = str | int | float | bool | None
 
 
 # --- audio -----------------------------------------------------------------------------------------------------------
 
 
+_BLOCK_SAMPLES = 1 << 18
+
+
 @dataclass(frozen=True, eq=False)
 class AudioClip:
-    """Mono audio in memory, as a model hears it.
+    """Mono audio, as a model hears it: in memory here, or read when it is heard (`harness.clips.UnreadClip`).
 
     `samples` has shape (n_samples,), float32, finite, full scale at 1.0. `source_rate_hz`, `source_channels` and
     `source_frames` describe the file before it was mixed down and resampled; `notes` names what a reader should
     know of it, such as "silent".
+
+    A model may simply use `samples`. One that takes clips of any length goes through `blocks` where `is_unread`: the
+    clip then is never in memory as a whole. An unread clip's audio is found bad only while it is heard, so anything
+    but its sample rate may raise `AudioError`, which a model may let pass or turn into the item's `Answer.error`.
     """
 
     samples: npt.NDArray[np.float32]
@@ -41,9 +48,34 @@ class AudioClip:
     notes: tuple[str, ...] = ()
 
     @property
+    def n_samples(self) -> int:
+        """Length of the clip in samples."""
+        return len(self.samples)
+
+    @property
     def duration_s(self) -> float:
         """Length of the clip in seconds."""
-        return len(self.samples) / self.sample_rate_hz
+        return self.n_samples / self.sample_rate_hz
+
+    @property
+    def is_unread(self) -> bool:
+        """Whether `samples` would first have to be read: the clip is long, and `blocks` hold little at a time."""
+        return False
+
+    def blocks(self) -> Iterator[npt.NDArray[np.float32]]:
+        """The samples in order, in blocks of shape (n,), n at least 1, a few megabytes at most. Anew at every call."""
+        for start in range(0, self.n_samples, _BLOCK_SAMPLES):
+            yield self.samples[start : start + _BLOCK_SAMPLES]
+
+
+@dataclass(frozen=True)
+class AudioFacts:
+    """What is known of audio once all of it was heard; the fields are those of `AudioClip`."""
+
+    source_rate_hz: int
+    source_channels: int
+    source_frames: int
+    notes: tuple[str, ...] = ()
 
 
 class AudioSource(Protocol):
@@ -67,10 +99,11 @@ class AudioSource(Protocol):
 class BlockSource(AudioSource, Protocol):
     """Audio that can also be heard block by block, so that hours of it never are in memory at once."""
 
-    def blocks(self, sample_rate_hz: int) -> Iterator[npt.NDArray[np.float32]]:
-        """The samples that `load` would give, in order; each block is float32, (n,), at most some seconds long.
+    def blocks(self, sample_rate_hz: int) -> Generator[npt.NDArray[np.float32], None, AudioFacts | None]:
+        """The samples that `load` would give, in order; each block is float32, shape (n,), a few megabytes at most.
 
-        Every call begins anew.
+        Every call begins anew. A generator function: what it returns in the end are the facts of the clip that `load`
+        would give, or None where the samples tell them all, as those of generated sound do.
 
         Raises:
             AudioError: as `load` would, when the trouble is reached.
@@ -107,8 +140,9 @@ class Label:
 class ItemSet:
     """What a task found on disk.
 
-    `origin` tells the benchmark from its starter set; `n_declared` is the size of the full set that was asked for
-    (all of ESC-50: 2000), so that a partial copy never passes for the whole; `root` is where it was found.
+    `origin` tells the benchmark from its starter set, and from items that are generated; `n_declared` is the size of
+    the full set that was asked for (all of ESC-50: 2000), so that a partial copy never passes for the whole; `root` is
+    where it was found.
     """
 
     items: tuple[AudioItem, ...]
@@ -122,7 +156,7 @@ class RemoteFile:
     """One file of a data set's own home.
 
     `folder` is where it lands, or is unpacked, below the task's folder. `sha256` and `n_bytes` are None where the home
-    publishes none; `unpack` says that it is an archive.
+    publishes none; `md5` is for a home that publishes no other digest; `unpack` says that it is an archive.
     """
 
     url: str
@@ -130,6 +164,7 @@ class RemoteFile:
     sha256: str | None = None
     n_bytes: int | None = None
     unpack: bool = False
+    md5: str | None = None
 
 
 @dataclass(frozen=True)

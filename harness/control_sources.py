@@ -1,19 +1,26 @@
-"""The clips of a task taken away or spoilt, one way a condition: sources of audio around the clips' own sources."""
+"""The clips of a task taken away or spoilt, one way a condition: sources of audio around the clips' own sources.
+
+They come in blocks, as long clips do. Only "reversed" holds the clip whole, because no file is read backwards.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from harness.contracts import AudioClip, AudioItem, AudioSource
+from harness.clips import UnreadClip, clip_of
+from harness.contracts import AudioClip, AudioFacts, AudioItem, AudioSource, BlockSource
 from harness.errors import UsageError
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
+    Samples = npt.NDArray[np.float32]
 
 CONDITIONS: Mapping[str, str] = {
     "real": "each clip as it is",
@@ -28,6 +35,7 @@ CONTROLS = ("silence", "noise", "other_clip", "reversed", "no_audio")
 """The conditions that the real clips are compared with."""
 
 _TRIES = 200
+_BLOCK_SAMPLES = 1 << 18
 _QUIET_RMS = 0.01  # of noise that stands for a silent clip: -40 dB of full scale
 
 Change = Literal["silence", "noise", "reversed", "last_second_silenced"]
@@ -47,8 +55,18 @@ class ChangedSource:
         Raises:
             AudioError: the clip itself cannot be heard.
         """
-        clip = self.inner.load(sample_rate_hz)
-        return replace(clip, samples=_changed(clip, self.change, self.seed))
+        return clip_of(self, sample_rate_hz, f"the clip ({self.change})")
+
+    def blocks(self, sample_rate_hz: int) -> Generator[Samples, None, AudioFacts]:
+        """The changed clip, some of it at a time; its facts stay those of the clip itself.
+
+        Raises:
+            AudioError: the clip itself cannot be heard.
+        """
+        inner = self.inner
+        clip = UnreadClip(inner, sample_rate_hz) if isinstance(inner, BlockSource) else inner.load(sample_rate_hz)
+        yield from _CHANGES[self.change](clip, self.seed)
+        return AudioFacts(clip.source_rate_hz, clip.source_channels, clip.source_frames, clip.notes)
 
     def identity(self) -> str:
         """Of the clip and of the change."""
@@ -68,11 +86,14 @@ class SilentSource:
 
     def load(self, sample_rate_hz: int) -> AudioClip:
         """At least one sample."""
+        return clip_of(self, sample_rate_hz, "silence")
+
+    def blocks(self, sample_rate_hz: int) -> Generator[Samples, None, None]:
+        """Zeros."""
         import numpy as np
 
-        n_samples = max(1, round(self.seconds * sample_rate_hz))
-        samples = np.zeros(n_samples, dtype=np.float32)
-        return AudioClip(samples, sample_rate_hz, sample_rate_hz, 1, n_samples, ("silent",))
+        for n in _lengths(max(1, round(self.seconds * sample_rate_hz))):
+            yield np.zeros(n, dtype=np.float32)
 
     def identity(self) -> str:
         """Its length."""
@@ -157,25 +178,54 @@ def _changed_item(item: AudioItem, change: Change, seed: int) -> AudioItem:
     return replace(item, source=ChangedSource(item.source, change, f"{seed}/{item.item_id}"))
 
 
-def _changed(clip: AudioClip, change: Change, seed: str) -> npt.NDArray[np.float32]:
+def _silence(clip: AudioClip, seed: str) -> Generator[Samples, None, None]:
     import numpy as np
 
-    if change == "silence":
-        return np.zeros_like(clip.samples)
-    if change == "reversed":
-        return clip.samples[::-1].copy()
-    if change == "noise":
-        return _noise(clip.samples, seed)
-    samples = clip.samples.copy()
-    samples[-clip.sample_rate_hz :] = 0.0
-    return samples
+    for block in clip.blocks():
+        yield np.zeros_like(block)
 
 
-def _noise(samples: npt.NDArray[np.float32], seed: str) -> npt.NDArray[np.float32]:
-    """White noise with the clip's own root mean square."""
+def _reversed(clip: AudioClip, seed: str) -> Generator[Samples, None, None]:
+    backwards = clip.samples[::-1]
+    for start in range(0, len(backwards), _BLOCK_SAMPLES):
+        yield backwards[start : start + _BLOCK_SAMPLES].copy()
+
+
+def _last_second_silenced(clip: AudioClip, seed: str) -> Generator[Samples, None, None]:
+    """What may still turn out to be the last second waits until more has come."""
     import numpy as np
 
-    rms = float(np.sqrt(np.mean(np.square(samples, dtype=np.float64)))) or _QUIET_RMS
+    n_silenced = clip.sample_rate_hz
+    held = np.empty(0, dtype=np.float32)
+    for block in clip.blocks():
+        held = np.concatenate([held, block])
+        if len(held) > n_silenced:
+            yield held[:-n_silenced]
+            held = held[-n_silenced:]
+    yield np.zeros_like(held)
+
+
+def _noise(clip: AudioClip, seed: str) -> Generator[Samples, None, None]:
+    """White noise with the clip's own root mean square, for which the clip is heard first."""
+    import numpy as np
+
+    energy = sum(float(np.sum(np.square(block, dtype=np.float64))) for block in clip.blocks())
+    rms = math.sqrt(energy / clip.n_samples) or _QUIET_RMS
     number = int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8], "big")
-    noise = np.random.default_rng(number).standard_normal(len(samples))
-    return np.asarray(rms * noise, dtype=np.float32)
+    generator = np.random.default_rng(number)
+    for n in _lengths(clip.n_samples):
+        yield np.asarray(rms * generator.standard_normal(n), dtype=np.float32)
+
+
+_CHANGES: Mapping[Change, Callable[[AudioClip, str], Generator[Samples, None, None]]] = {
+    "silence": _silence,
+    "noise": _noise,
+    "reversed": _reversed,
+    "last_second_silenced": _last_second_silenced,
+}
+
+
+def _lengths(n_samples: int) -> list[int]:
+    """So many samples in blocks."""
+    whole, rest = divmod(n_samples, _BLOCK_SAMPLES)
+    return [_BLOCK_SAMPLES] * whole + [rest] * (rest > 0)

@@ -17,12 +17,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from harness.answering import HeardItem, answer_batch
+from harness.answering import answer_batch
 from harness.config import RunConfig
 from harness.contracts import AudioClip, AudioItem, Scored
 from harness.control_sources import CONDITIONS, CONTROLS, control_items, nothing_heard
 from harness.environment import describe_environment, peak_rss_bytes
 from harness.errors import MetricUnavailable, RecordError
+from harness.hearing import HeardItem
 from harness.measuring import BoundMetric
 from harness.plan import Plan, make_plan
 from harness.progress import say_on_stderr
@@ -54,7 +55,7 @@ from harness.scorers._best import unique_best
 from harness.scores import compute_scores, decided_items, make_scorer
 from harness.scoring import gives_scores, is_better_low
 from harness.statistics import Interval, bootstrap_mean_interval, compare_paired
-from harness.tables import Table, score_text
+from harness.tables import Table, no_width_lines, score_text, truncated_text
 
 # Rises when a condition would sound different.
 VERSION = 1
@@ -160,7 +161,7 @@ class _Work:
             name=name,
             summary=CONDITIONS[name],
             predictions_sha256=predictions_sha256(self.folder / name),
-            counts=count_outcomes(predictions),
+            counts=count_outcomes(predictions, self.plan.description.length_policy),
             scores=tuple(_scores(self.plan, predictions, self.plan.scorers)),
         )
 
@@ -215,7 +216,7 @@ def _merged(old: Sequence[_Named], new: Sequence[_Named]) -> tuple[_Named, ...]:
 
 def _scores(plan: Plan, predictions: Sequence[Prediction], scorers: Sequence[str]) -> list[ScoreRow]:
     labels, metrics = label_rows(plan.benchmark), plan.benchmark.metrics[:1]
-    return [row for scorer in scorers for row in compute_scores(predictions, labels, scorer, metrics)]
+    return [row for scorer in scorers for row in compute_scores(predictions, labels, scorer, metrics, plan.run_facts)]
 
 
 def _gains(plan: Plan, predictions: Mapping[str, Sequence[Prediction]], scorers: Sequence[str]) -> list[GainRow]:
@@ -223,9 +224,9 @@ def _gains(plan: Plan, predictions: Mapping[str, Sequence[Prediction]], scorers:
     function, names = create("metrics", metric).value, tuple(label.name for label in labels)
     rows = []
     for text in scorers:
-        decided = {name: decided_items(predictions[name], labels, text) for name in ("real", *CONTROLS)}
+        decided = {name: decided_items(predictions[name], labels, text, plan.run_facts) for name in ("real", *CONTROLS)}
         scorer = decided["real"][0]
-        bound = BoundMetric(metric, names, function, gives_scores(scorer))
+        bound = BoundMetric(metric, names, function, gives_scores(scorer), plan.run_facts.n_trials)
         rows.append(audio_gain(scorer.name, bound, {name: items for name, (_, items) in decided.items()}))
     return rows
 
@@ -360,7 +361,7 @@ def controls_table(record: ControlsRecord) -> Table:
             score_text(row),
             str(row.n_answered),
             str(condition.counts.n_failed),
-            str(condition.counts.n_truncated),
+            truncated_text(condition.counts),
         )
         for condition in record.conditions
         for row in condition.scores
@@ -371,6 +372,7 @@ def controls_table(record: ControlsRecord) -> Table:
 def controls_lines(record: ControlsRecord, folder: Path) -> list[str]:
     """Audio gain, sensitivity to the last second, and what the conditions were."""
     lines = [_gain_text(row) for row in record.gains]
+    lines += no_width_lines([row.interval for row in record.gains if row.interval is not None])
     found = record.sensitivity
     if found is not None and found.share is not None and found.interval is not None:
         lines.append(

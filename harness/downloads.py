@@ -51,7 +51,8 @@ class DownloadError(HarnessError):
 class Wanted:
     """A file to fetch: where from, where to, and what is known of it.
 
-    `sha256` and `sha1` are in hexadecimal. What is None is not checked.
+    `sha256`, `sha1` and `md5` are in hexadecimal. What is None is not checked. An MD5 tells a damaged file from a whole
+    one, and a forged one from neither.
     """
 
     url: str
@@ -59,11 +60,12 @@ class Wanted:
     sha256: str | None = None
     n_bytes: int | None = None
     sha1: str | None = None
+    md5: str | None = None
 
     @property
     def has_digest(self) -> bool:
         """Whether the content can be recognised."""
-        return self.sha256 is not None or self.sha1 is not None
+        return not (self.sha256 is self.sha1 is self.md5 is None)
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,7 @@ def _difference(path: Path, wanted: Wanted) -> str | None:
     n_bytes = path.stat().st_size
     if wanted.n_bytes is not None and n_bytes != wanted.n_bytes:
         return f"it has {n_bytes} bytes instead of {wanted.n_bytes}"
-    for algorithm, published in (("sha256", wanted.sha256), ("sha1", wanted.sha1)):
+    for algorithm, published in (("sha256", wanted.sha256), ("sha1", wanted.sha1), ("md5", wanted.md5)):
         found = file_digest(path, algorithm) if published else None
         if published and found != published.lower():
             return f"its {algorithm} is {found} instead of {published.lower()}"

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.contracts import Question, TrainingExample
 
@@ -67,12 +67,12 @@ def _make(folder: Path, n_examples: int, batches: Iterator[Encoded]) -> None:
     import numpy as np
 
     partial = folder / f"{ENCODED}.part"
-    array: npt.NDArray[np.float16] | None = None
+    array: np.memmap[Any, np.dtype[np.float16]] | None = None
     questions: list[Question] = []
     for encoded, examples in batches:
         if array is None:
             shape = (n_examples, *encoded.shape[1:])
-            array = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float16, shape=shape)  # type: ignore[no-untyped-call]
+            array = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float16, shape=shape)
         room = n_examples - len(questions)
         array[len(questions) : len(questions) + len(encoded)] = encoded[:room]
         questions += [Question(example.prompt, example.answers) for example in examples[:room]]

@@ -8,7 +8,7 @@ from harness import registry
 from harness.contracts import AudioItem, Query, Task, TrainableModel
 from harness.errors import PluginError
 from harness.promises import checked_answers
-from harness.scoring import ScoreReport, ScoringInput, score_items
+from harness.scoring import ScoreReport, ScoringInput, asked_labels, score_items
 
 BATCH = 16
 SCORERS = ("exact", "loglik")
@@ -22,7 +22,7 @@ def score_held_out(model: TrainableModel, task: Task, items: Sequence[AudioItem]
         PluginError: the model failed on an item.
     """
     prompt = next(iter(task.prompts.values()))
-    labels = tuple(label.text for label in task.labels)
+    labels = asked_labels(task.labels)
     inputs: list[ScoringInput] = []
     for start in range(0, len(items), BATCH):
         batch = items[start : start + BATCH]

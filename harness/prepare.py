@@ -252,7 +252,8 @@ class _Store:
             return []
         place = self._place(file)
         with ways.show(place.name) as meter:
-            was_fetched = download(Wanted(file.url, place, file.sha256, file.n_bytes), meter, ways.patience)
+            wanted = Wanted(file.url, place, file.sha256, file.n_bytes, md5=file.md5)
+            was_fetched = download(wanted, meter, ways.patience)
         target = self.base / file.folder
         try:
             if not file.unpack:

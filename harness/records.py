@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegative
 from harness.contracts import DataOrigin, OptionValue
 from harness.environment import Environment
 from harness.errors import RecordError
+from harness.length_policies import is_named_cut
 
 SCHEMA_VERSION: Final = 1
 RECORD_FILE = "record.json"
@@ -42,7 +43,9 @@ class Prediction(_Row):
 
     `status` is "truncated" when fewer frames reached the encoder than the clip has, "failed" when there is no answer;
     then `error_type` and `error` say why. `audio_identity` is the audio source's own identity. `load_s` is the time to
-    decode this clip; `answer_s` the time of its batch divided by the clips in it.
+    decode this clip; of a long one that reached the model unread, all readings together, what the harness read after
+    the answer included. `answer_s` is the time of its batch, less what reading took, divided by the clips in it.
+    `metadata` is the item's own.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -69,6 +72,8 @@ class Prediction(_Row):
     load_s: NonNegativeFloat = 0.0
     answer_s: NonNegativeFloat = 0.0
     batch_index: NonNegativeInt
+    # Absent from lines of before it was told.
+    metadata: dict[str, OptionValue] = Field(default_factory=dict)
 
 
 class LabelRow(_Row):
@@ -137,7 +142,11 @@ class PromptRow(_Row):
 
 
 class IntervalRow(_Row):
-    """The interval of a score: "cluster bootstrap, percentile", or "exact, all alike" without resamples."""
+    """The interval of a score.
+
+    `method` is "cluster bootstrap, percentile"; the same "less its bias" for metrics whose resamples have another mean;
+    or "exact, all alike" without resamples.
+    """
 
     low: float
     high: float
@@ -164,7 +173,8 @@ class ScoreRow(_Row):
     `answered_only` is the same metric over the answered items, None when there is none. `confusion` maps reference
     to decided label to count, with "(unparsed)" and "(failed)" among the decided labels. A metric that could not be
     computed here, such as one that needs Java, has neither value nor interval, and `unavailable` says why. `notes` are
-    what a reader must know of the value, such as classes that were left out.
+    what a reader must know of the value, such as classes that were left out. `clean` is the metric over the `n_clean`
+    items whose recording the model did not learn from, as far as that is known; both are None where it heard none.
     """
 
     scorer: str
@@ -182,6 +192,8 @@ class ScoreRow(_Row):
     # Absent from records of before these were told.
     unavailable: str | None = None
     notes: tuple[str, ...] = ()
+    clean: float | None = None
+    n_clean: int | None = None
 
     @model_validator(mode="after")
     def _value_or_reason(self) -> ScoreRow:
@@ -192,7 +204,11 @@ class ScoreRow(_Row):
 
 
 class Counts(_Row):
-    """How many items came to what; `failures` counts failed items by error type, `notes` what was said of clips."""
+    """How many items came to what; `failures` counts failed items by error type, `notes` what was said of clips.
+
+    Of the clips that were heard in part, `n_cut` were cut as the model's length policy says in its name, and count as
+    answered; `n_truncated` are the others. The frames are sums over all answered clips.
+    """
 
     n_items: int
     n_ok: int
@@ -200,6 +216,10 @@ class Counts(_Row):
     n_failed: int
     failures: dict[str, int]
     notes: dict[str, int]
+    # Absent from records of before these were told.
+    n_cut: int = 0
+    frames_total: int = 0
+    frames_heard: int = 0
 
 
 class Session(_Row):
@@ -223,6 +243,18 @@ class Times(_Row):
     answer_s: NonNegativeFloat
 
 
+class LeakageRow(_Row):
+    """Which of the asked items a model may have heard in training, by what it says of itself.
+
+    `flagged` maps an item's id to the training set that holds it, or another clip of its recording. `unchecked` names
+    what the model learned from and nothing here could be compared with.
+    """
+
+    learned_from: tuple[str, ...]
+    flagged: dict[str, str]
+    unchecked: tuple[str, ...]
+
+
 class _Conditions(_Row):
     """What ran, on what and how: the same for every record of a model that answered a task."""
 
@@ -244,6 +276,9 @@ class _Conditions(_Row):
     threads: int
     batch_size: int
     seeds: dict[str, int]
+    # Absent from records of before these were told.
+    protocol: str | None = None
+    leakage: LeakageRow | None = None
 
 
 class RunRecord(_Conditions):
@@ -317,6 +352,58 @@ class ControlsRecord(_Conditions):
     conditions: tuple[ConditionRow, ...]
     gains: tuple[GainRow, ...]
     sensitivity: SensitivityRow | None
+
+
+class ComparedRuns(_Row):
+    """Two runs that were paired, by their folders as given and by what they hold."""
+
+    task: str
+    first_folder: str
+    second_folder: str
+    first_run_id: str
+    second_run_id: str
+    first_predictions_sha256: str | None
+    second_predictions_sha256: str | None
+
+
+class ComparisonRow(_Row):
+    """One task, scorer and metric: `difference` is second minus first; `better` names a model, or is "tied"."""
+
+    task: str
+    scorer: str
+    metric: str
+    n_items: int
+    n_clusters: int
+    first: float | None
+    second: float | None
+    difference: float | None
+    interval: IntervalRow | None
+    test: str
+    p_value: float | None
+    p_holm: float | None
+    better: str
+    unavailable: str | None
+
+
+class ComparisonRecord(_Row):
+    """What `compare` found: `results/compare/<utc>-<id>/record.json`.
+
+    `comparison_id` is the start of the SHA-256 of `asked`: the runs, their predictions, scorers, metrics and the
+    bootstrap's numbers.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    comparison_id: str
+    asked: dict[str, Any]
+    command: tuple[str, ...]
+    created_utc: str
+    environment: Environment
+    first: str
+    second: str
+    level: float
+    runs: tuple[ComparedRuns, ...]
+    comparisons: tuple[ComparisonRow, ...]
+    remarks: tuple[str, ...]
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
@@ -481,6 +568,16 @@ def load_controls(folder: Path) -> ControlsRecord | None:
     return None if content is None else _parse(ControlsRecord, content, str(folder / CONTROLS_FILE))
 
 
+def load_comparison(folder: Path) -> ComparisonRecord | None:
+    """Read the `record.json` of a comparison; None when there is none.
+
+    Raises:
+        RecordError: it is damaged, or of an unknown version.
+    """
+    content = _read_bytes(folder / RECORD_FILE)
+    return None if content is None else _parse(ComparisonRecord, content, str(folder / RECORD_FILE))
+
+
 def predictions_sha256(folder: Path) -> str:
     """SHA-256 of `predictions.jsonl` as it lies on disk."""
     return hashlib.sha256(_read_bytes(folder / PREDICTIONS_FILE) or b"").hexdigest()
@@ -491,14 +588,29 @@ def canonical_sha256(value: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
-def count_outcomes(predictions: Iterable[Prediction]) -> Counts:
-    """Count statuses, and failures by type and notes by kind, most frequent first."""
+def was_cut(prediction: Prediction, length_policy: str) -> bool:
+    """Whether a clip was heard in part, and just the part that the model's length policy names."""
+    heard, total = prediction.frames_heard, prediction.frames_total
+    return prediction.status == "truncated" and is_named_cut(length_policy, prediction.duration_s, heard, total)
+
+
+def count_outcomes(predictions: Iterable[Prediction], length_policy: str = "") -> Counts:
+    """Count statuses, and failures by type and notes by kind, most frequent first.
+
+    Args:
+        predictions: of a run.
+        length_policy: as the model describes it; it may name a cut.
+    """
     rows = list(predictions)
     statuses = [row.status for row in rows]
+    n_cut = sum(was_cut(row, length_policy) for row in rows)
     return Counts(
         n_items=len(rows),
         n_ok=statuses.count("ok"),
-        n_truncated=statuses.count("truncated"),
+        n_truncated=statuses.count("truncated") - n_cut,
+        n_cut=n_cut,
+        frames_total=sum(row.frames_total for row in rows),
+        frames_heard=sum(row.frames_heard for row in rows),
         n_failed=statuses.count("failed"),
         failures=_frequencies(row.error_type or "unknown" for row in rows if row.status == "failed"),
         # "above full scale (peak 1.5)" and "above full scale (peak 2)" are of one kind.
@@ -552,6 +664,7 @@ def _sync_folder(folder: Path) -> None:
 def schema_texts() -> dict[str, str]:
     """The JSON schema files by name, as they should lie in `harness/schema/`."""
     kinds: dict[str, type[BaseModel]] = {
+        "comparison": ComparisonRecord,
         "controls": ControlsRecord,
         "prediction": Prediction,
         "run_record": RunRecord,

@@ -86,7 +86,7 @@ class RecordKeeper:
             sessions=sessions,
             times=_times(sessions, predictions),
             peak_rss_bytes=max(session.peak_rss_bytes for session in sessions),
-            counts=count_outcomes(predictions),
+            counts=count_outcomes(predictions, model.length_policy),
             predictions_sha256=predictions_sha256(self._folder) if outcome == "complete" else None,
             scores=tuple(scores),
         )
@@ -143,7 +143,7 @@ def plan_fields(plan: Plan) -> dict[str, Any]:
     config = plan.config
     return {
         "run_id": plan.run_id(),
-        "config_passed": config.as_record(),
+        "config_passed": plan.given.as_record(),
         "config_resolved": _resolved(plan),
         "identity": plan.identity(),
         "identity_sha256": canonical_sha256(plan.identity()),
@@ -160,6 +160,8 @@ def plan_fields(plan: Plan) -> dict[str, Any]:
         "threads": config.resolved_threads(),
         "batch_size": config.resolved_batch_size(),
         "seeds": {"run": config.seed, "bootstrap": _BOOTSTRAP_SEED},
+        "protocol": config.protocol,
+        "leakage": plan.leakage,
     }
 
 

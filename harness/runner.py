@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
-from harness.answering import answer_batch, hear_batches, seed_generators
+from harness.answering import answer_batch, seed_generators
 from harness.config import RunConfig, limit_loaded_pools
 from harness.errors import PluginError, RecordError
+from harness.hearing import hear_batches
 from harness.plan import Plan, make_plan
 from harness.progress import progress, say_on_stderr
 from harness.promises import described, load_model
@@ -236,7 +237,8 @@ def _finish(plan: Plan, keeper: RecordKeeper, folder: Path, model: ModelRow) -> 
     if len(predictions) != len(plan.items):
         raise RecordError(f"{folder / PREDICTIONS_FILE} has {len(predictions)} lines for {len(plan.items)} items.")
     labels = label_rows(plan.benchmark)
-    scores = [row for name in plan.scorers for row in compute_scores(predictions, labels, name, plan.benchmark.metrics)]
+    metrics, facts = plan.benchmark.metrics, plan.run_facts
+    scores = [row for name in plan.scorers for row in compute_scores(predictions, labels, name, metrics, facts)]
     record = keeper.write("complete", model, predictions, scores)
     return _outcome(plan, folder, record, scores, was_complete=False)
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from harness.contracts import Label, Scored, Scorer
+from harness.contracts import Label, OptionValue, Scored, Scorer
 from harness.errors import HarnessError, PluginError, RecordError, UsageError
 from harness.measuring import BoundMetric
 from harness.records import (
+    ControlsRecord,
     LabelRow,
     Prediction,
     RunRecord,
@@ -23,10 +24,37 @@ from harness.records import (
     load_score_file,
     predictions_sha256,
     to_json,
+    was_cut,
     write_atomically,
 )
 from harness.registry import create, names
 from harness.scoring import VERBATIM, ScoringInput, Verbatim, decide_items, score_items
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What the score of a run depends on beside its answers.
+
+    `length_policy` is the model's own, which may name a cut: clips that were cut just so are answered ones.
+    `learned_from` holds the ids of items that the model may have heard in training. `n_trials` is how many captions of
+    each clip were asked for: the score is the mean over them.
+    """
+
+    length_policy: str = ""
+    learned_from: frozenset[str] = frozenset()
+    n_trials: int = 1
+
+
+def run_facts(record: RunRecord | ControlsRecord) -> RunFacts:
+    """The facts that a record holds."""
+    flagged = frozenset(record.leakage.flagged) if record.leakage is not None else frozenset[str]()
+    return RunFacts(record.model.length_policy, flagged, n_trials(record.task.kind, record.task.options_resolved))
+
+
+def n_trials(task_kind: str, task_options: Mapping[str, OptionValue]) -> int:
+    """How often each clip of a task is asked: the option `captions` of the captioning tasks."""
+    asked = task_options.get("captions", 1)
+    return asked if task_kind == "captioning" and isinstance(asked, int) else 1
 
 
 def score_run(
@@ -52,29 +80,42 @@ def score_run(
         check_metric_fits(metric, record.task.kind)
     for scorer in scorers:
         check_scorer_fits(scorer, record.task.kind)
-        new = compute_scores(predictions, record.task.labels, scorer, metrics or record.task.metrics)
+        wanted = metrics or record.task.metrics
+        new = compute_scores(predictions, record.task.labels, scorer, wanted, run_facts(record))
         _write_scores(folder, record, new, overwrite)
         rows += new
     return record, rows
 
 
 def compute_scores(
-    predictions: Sequence[Prediction], labels: Sequence[LabelRow], scorer_name: str, metric_names: Sequence[str]
+    predictions: Sequence[Prediction],
+    labels: Sequence[LabelRow],
+    scorer_name: str,
+    metric_names: Sequence[str],
+    facts: RunFacts | None = None,
 ) -> list[ScoreRow]:
     """One row a metric.
+
+    Args:
+        predictions: of a run.
+        labels: of its task.
+        scorer_name: with options in brackets where it has some.
+        metric_names: what is computed.
+        facts: of the run; None for a model that names no cut and learned from none of the items.
 
     Raises:
         UsageError: the scorer needs label scores that the run did not record.
         PluginError: the scorer or the metric gave something that cannot be recorded.
     """
+    facts = facts or RunFacts()
     scorer = make_scorer(scorer_name)
-    inputs = _scoring_inputs(predictions, scorer, scorer_name)
+    inputs = _scoring_inputs(predictions, scorer, scorer_name, facts)
     named = [Label(row.name, row.text) for row in labels]
-    return [_score_row(inputs, named, scorer, metric) for metric in metric_names]
+    return [_score_row(inputs, named, scorer, metric, facts) for metric in metric_names]
 
 
 def decided_items(
-    predictions: Sequence[Prediction], labels: Sequence[LabelRow], scorer_name: str
+    predictions: Sequence[Prediction], labels: Sequence[LabelRow], scorer_name: str, facts: RunFacts | None = None
 ) -> tuple[Scorer, list[Scored]]:
     """The scorer, and each item with what it made of the answer.
 
@@ -82,7 +123,7 @@ def decided_items(
         UsageError, PluginError: as in `compute_scores`.
     """
     scorer = make_scorer(scorer_name)
-    inputs = _scoring_inputs(predictions, scorer, scorer_name)
+    inputs = _scoring_inputs(predictions, scorer, scorer_name, facts or RunFacts())
     return scorer, decide_items(inputs, [Label(row.name, row.text) for row in labels], scorer)
 
 
@@ -179,13 +220,18 @@ def load_finished(folder: Path) -> RunRecord:
     return record
 
 
-def counts_as_answered(prediction: Prediction) -> bool:
-    """Whether a scorer gets to see an item: an answer to a part of a clip is no answer to the clip."""
-    return prediction.status == "ok"
+def counts_as_answered(prediction: Prediction, length_policy: str = "") -> bool:
+    """Whether a scorer gets to see an item: an answer to a part of a clip is no answer to the clip.
+
+    Unless the model's length policy names that cut, as LTU's does: then the cut is part of what is measured.
+    """
+    return prediction.status == "ok" or was_cut(prediction, length_policy)
 
 
-def _scoring_inputs(predictions: Sequence[Prediction], scorer: Scorer, scorer_name: str) -> list[ScoringInput]:
-    inputs = [_scoring_input(prediction) for prediction in predictions]
+def _scoring_inputs(
+    predictions: Sequence[Prediction], scorer: Scorer, scorer_name: str, facts: RunFacts
+) -> list[ScoringInput]:
+    inputs = [_scoring_input(prediction, facts.length_policy) for prediction in predictions]
     if scorer.needs_label_scores and any(item.answered and item.label_scores is None for item in inputs):
         raise UsageError(
             f"The scorer '{scorer_name}' needs label scores, and this run did not record them. "
@@ -194,8 +240,8 @@ def _scoring_inputs(predictions: Sequence[Prediction], scorer: Scorer, scorer_na
     return inputs
 
 
-def _scoring_input(prediction: Prediction) -> ScoringInput:
-    answered = counts_as_answered(prediction)
+def _scoring_input(prediction: Prediction, length_policy: str) -> ScoringInput:
+    answered = counts_as_answered(prediction, length_policy)
     return ScoringInput(
         item_id=prediction.item_id,
         references=prediction.references,
@@ -206,8 +252,13 @@ def _scoring_input(prediction: Prediction) -> ScoringInput:
     )
 
 
-def _score_row(inputs: Sequence[ScoringInput], labels: Sequence[Label], scorer: Scorer, metric_name: str) -> ScoreRow:
-    report = score_items(inputs, labels, scorer, metric_name, create("metrics", metric_name).value)
+def _score_row(
+    inputs: Sequence[ScoringInput], labels: Sequence[Label], scorer: Scorer, metric_name: str, facts: RunFacts
+) -> ScoreRow:
+    metric = create("metrics", metric_name).value
+    report = score_items(
+        inputs, labels, scorer, metric_name, metric, learned_from=facts.learned_from, n_trials=facts.n_trials
+    )
     try:
         return ScoreRow.model_validate(asdict(report))
     except ValidationError as error:

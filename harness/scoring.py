@@ -6,13 +6,19 @@ in `value`; `answered_only` leaves out the failed ones and stands beside it, nev
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.contracts import Decision, Label, Metric, ScorableAnswer, Scored, Scorer
 from harness.errors import MetricUnavailable, PluginError, UsageError
+from harness.label_sets import decided_labels
 from harness.measuring import BoundMetric
-from harness.statistics import Interval, bootstrap_mean_interval, bootstrap_weighted_interval
+from harness.statistics import (
+    Interval,
+    bootstrap_centred_interval,
+    bootstrap_mean_interval,
+    bootstrap_weighted_interval,
+)
 
 UNPARSED = "(unparsed)"
 FAILED = "(failed)"
@@ -67,7 +73,8 @@ class ScoreReport:
     text itself is judged. `per_class` lists every label in the task's order, empty ones too. `confusion` maps
     reference to decided label name, "(unparsed)" or "(failed)", to a count; an item with several references is counted
     under each. A metric that could not be computed has no value and no interval, and `unavailable` says why; `notes`
-    are what a reader must know of the value.
+    are what a reader must know of the value. `clean` is the metric over the `n_clean` items that the model did not
+    learn from; both are None where it learned from none of them.
     """
 
     scorer: str
@@ -84,6 +91,8 @@ class ScoreReport:
     confusion: Mapping[str, Mapping[str, int]]
     unavailable: str | None = None
     notes: tuple[str, ...] = ()
+    clean: float | None = None
+    n_clean: int | None = None
 
 
 @dataclass(frozen=True)
@@ -105,8 +114,19 @@ def score_items(
     metric: Metric,
     seed: int = 0,
     n_resamples: int = 1000,
+    learned_from: Collection[str] = (),
+    n_trials: int = 1,
 ) -> ScoreReport:
     """Score a run. The same inputs and seed give the same report.
+
+    Args:
+        items: every item of the run.
+        labels: of the task.
+        scorer: makes a label of each answer.
+        metric_name, metric: what is computed.
+        seed, n_resamples: of the bootstrap.
+        learned_from: ids of items that the model may have heard in training.
+        n_trials: how often each clip was asked, see `BoundMetric`.
 
     Raises:
         UsageError: the scorer needs label scores and no answer has them.
@@ -115,8 +135,9 @@ def score_items(
     """
     scored = decide_items(items, labels, scorer)
     answered = [item for item in scored if item.answered]
-    bound = BoundMetric(metric_name, tuple(label.name for label in labels), metric, gives_scores(scorer))
+    bound = BoundMetric(metric_name, tuple(label.name for label in labels), metric, gives_scores(scorer), n_trials)
     measured = _measure(bound, scored, answered, seed, n_resamples)
+    is_clean = [item.item_id not in learned_from for item in scored]
     return ScoreReport(
         scorer=scorer.name,
         scorer_version=scorer.version,
@@ -127,11 +148,13 @@ def score_items(
         n_items=len(scored),
         n_answered=len(answered),
         n_failed=len(scored) - len(answered),
-        n_unparsed=_n_unparsed(answered, scorer),
-        per_class=() if scorer.name == VERBATIM else _per_class(scored, labels),
-        confusion={} if scorer.name == VERBATIM else _confusion(scored, labels),
+        n_unparsed=_n_unparsed(answered, scorer, bound.counts_sets),
+        per_class=() if scorer.name == VERBATIM else _per_class(scored, labels, bound.counts_sets),
+        confusion={} if scorer.name == VERBATIM else _confusion(scored, labels, bound.counts_sets),
         unavailable=measured.unavailable,
         notes=measured.notes,
+        clean=_value_within(bound, scored, measured.value, is_clean) if learned_from else None,
+        n_clean=sum(is_clean) if learned_from else None,
     )
 
 
@@ -164,6 +187,14 @@ def _measure(
         return _Measured(None, None, None, unavailable=str(error))
 
 
+def asked_labels(labels: Sequence[Label]) -> tuple[str, ...]:
+    """The labels' texts as a model is asked about them.
+
+    A text may have two spaces for the sake of a scorer; a model would score them as other words.
+    """
+    return tuple(" ".join(label.text.split()) for label in labels)
+
+
 def gives_scores(scorer: Scorer) -> bool | None:
     """Whether a scorer gives a score for each label to an answer that it can read; None where it does not say.
 
@@ -186,10 +217,35 @@ def _value_of_part(bound: BoundMetric, answered: Sequence[Scored]) -> float | No
         return None
 
 
-def _n_unparsed(answered: Sequence[Scored], scorer: Scorer) -> int:
+def _value_within(
+    bound: BoundMetric, scored: Sequence[Scored], value: float | None, is_kept: Sequence[bool]
+) -> float | None:
+    """The metric of some of the items, weighed as among all, so that it stands beside the value of all.
+
+    CIDEr-D, for one, weighs a word by how rare it is in the whole set. None where nothing is kept, or less than the
+    metric needs.
+    """
+    if value is None or not any(is_kept):
+        return None
+    import numpy as np
+
+    try:
+        return float(bound.resampled(scored, value)(np.array(is_kept, dtype=np.int32)[:, np.newaxis])[0])
+    except MetricUnavailable:
+        return None
+
+
+def _n_unparsed(answered: Sequence[Scored], scorer: Scorer, counts_sets: bool) -> int:
     if scorer.name == VERBATIM:
         return sum(not item.text.strip() for item in answered)
-    return sum(item.decision.label is None for item in answered)
+    return sum(not _decided(item, counts_sets) for item in answered)
+
+
+def _decided(item: Scored, counts_sets: bool) -> tuple[str, ...]:
+    """The labels that a metric counts: all of them, or the one."""
+    if counts_sets:
+        return decided_labels(item.decision)
+    return () if item.decision.label is None else (item.decision.label,)
 
 
 def _check_references(items: Sequence[ScoringInput], labels: Sequence[Label] | None) -> None:
@@ -229,8 +285,9 @@ def _check_decisions(decisions: Sequence[Decision], n_answers: int, labels: Sequ
         raise PluginError(f"The scorer '{scorer}' made {len(decisions)} decisions for {n_answers} answers.")
     names = {label.name for label in labels}
     for decision in decisions:
-        if decision.label is not None and decision.label not in names:
-            raise PluginError(f"The scorer '{scorer}' decided for '{decision.label}', which is no label's name.")
+        strangers = [label for label in decided_labels(decision) if label not in names]
+        if strangers:
+            raise PluginError(f"The scorer '{scorer}' decided for '{strangers[0]}', which is no label's name.")
         if decision.scores is not None and len(decision.scores) != len(labels):
             raise PluginError(f"The scorer '{scorer}' gave {len(decision.scores)} scores for {len(labels)} labels.")
 
@@ -240,27 +297,35 @@ def _interval(scored: Sequence[Scored], bound: BoundMetric, value: float, seed: 
     if bound.name in _MEANS_OVER_ITEMS:
         values = [bound.value([item]) for item in scored]
         return bootstrap_mean_interval(values, clusters, n_resamples=n_resamples, seed=seed)
-    return bootstrap_weighted_interval(bound.resampled(scored, value), clusters, n_resamples=n_resamples, seed=seed)
+    resampled = bound.resampled(scored, value)
+    if bound.bootstrap_is_biased:
+        return bootstrap_centred_interval(resampled, value, clusters, n_resamples=n_resamples, seed=seed)
+    return bootstrap_weighted_interval(resampled, clusters, n_resamples=n_resamples, seed=seed)
 
 
-def _per_class(scored: Sequence[Scored], labels: Sequence[Label]) -> tuple[ClassCount, ...]:
+def _per_class(scored: Sequence[Scored], labels: Sequence[Label], counts_sets: bool) -> tuple[ClassCount, ...]:
     total = {label.name: 0 for label in labels}
     right = dict(total)
     for item in scored:
-        is_right = item.answered and item.decision.label in item.references
+        # Of one label, it is enough that it is among the references.
+        decided = set(_decided(item, counts_sets)) if item.answered else set[str]()
         for reference in set(item.references):
             total[reference] += 1
-            right[reference] += is_right
+            right[reference] += bool(decided & ({reference} if counts_sets else set(item.references)))
     return tuple(ClassCount(label.name, total[label.name], right[label.name]) for label in labels)
 
 
-def _confusion(scored: Sequence[Scored], labels: Sequence[Label]) -> dict[str, dict[str, int]]:
-    """Rows and columns in the task's label order, so that equal runs print equal tables."""
+def _confusion(scored: Sequence[Scored], labels: Sequence[Label], counts_sets: bool) -> dict[str, dict[str, int]]:
+    """Rows and columns in the task's label order, so that equal runs print equal tables.
+
+    Where several labels were decided, a reference among them was taken for itself, and any other for each of them.
+    """
     order = [label.name for label in labels] + [UNPARSED, FAILED]
     counts: dict[str, dict[str, int]] = {}
     for item in scored:
-        decided = (item.decision.label or UNPARSED) if item.answered else FAILED
+        decided = (_decided(item, counts_sets) or (UNPARSED,)) if item.answered else (FAILED,)
         for reference in set(item.references):
             row = counts.setdefault(reference, {})
-            row[decided] = row.get(decided, 0) + 1
+            for label in (reference,) if reference in decided else decided:
+                row[label] = row.get(label, 0) + 1
     return {row: {name: counts[row][name] for name in order if name in counts[row]} for row in order if row in counts}

@@ -212,6 +212,10 @@ class Trainer:
         self.frozen = list(trained) if self.config.second_freezes else []
         for name in self.frozen:
             self.network.get_parameter(name).requires_grad_(False)
+        if not any(parameter.requires_grad for parameter in self.network.parameters()):
+            raise UsageError(
+                "the first round trained all there is, so a second round that freezes it has nothing to do"
+            )
         self._start_round()
 
     def finish_first_round(self) -> None:
@@ -266,13 +270,11 @@ class Trainer:
             self.optimiser.load_state_dict(state["optimiser"])
             self.sums, self.n_summed = state["sums"], state["n_summed"]
             self.trained_s = state["trained_s"]
-        _cut_curve(self.folder / CURVE, self.step)
+        cut_curve(self.folder / CURVE, self.step)
         return self.step
 
     def checkpoint(self) -> None:
         """Save everything that the next step depends on."""
-        import torch
-
         state = {
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
@@ -283,12 +285,7 @@ class Trainer:
             "n_summed": self.n_summed,
             "trained_s": self.trained_s,
         }
-        temporary = self.folder / f"{CHECKPOINT}.part"
-        with temporary.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.folder / CHECKPOINT)
+        write_checkpoint(self.folder, state)
 
     def take_step(self) -> Mapping[str, float]:
         """One batch forward, backward and into the weights; returns the step's numbers.
@@ -368,7 +365,7 @@ class Trainer:
             if self.step % self.config.log_every == 0 or is_round_end or is_last:
                 line = {"step": self.step, **{name: value / self.n_summed for name, value in self.sums.items()}}
                 line["clips_per_s"] = n_timed / timed_s
-                _append_line(self.folder / CURVE, line)
+                append_line(self.folder / CURVE, line)
                 on_line(line)
                 self.sums, self.n_summed, n_timed, timed_s = {}, 0, 0, 0.0
             if is_round_end:
@@ -415,6 +412,7 @@ def train(
     about = {**prepared.about, "model": model.name, "model_options": dict(model_options)}
     claim_folder(folder, config, about)
     if (folder / RECORD).exists():
+        EncodedExamples.delete(folder)
         return TrainOutcome(folder, read_json(folder / RECORD), already_done=True)
     with locked(folder, "training"):
         trainer = Trainer(model, prepared.batches, config, folder, prepared.n_teacher_scores)
@@ -476,14 +474,17 @@ def parameter_groups(network: Any, weight_decay: float) -> list[dict[str, Any]]:
     return [{"params": decays, "weight_decay": weight_decay}, {"params": spares, "weight_decay": 0.0}]
 
 
-def claim_folder(folder: Path, config: TrainConfig, about: Mapping[str, Any]) -> None:
+def claim_folder(folder: Path, config: Any, about: Mapping[str, Any]) -> None:
     """Make the run's folder, or check that it belongs to this very configuration.
+
+    Args:
+        config: a dataclass of plain values.
 
     Raises:
         UsageError: the folder holds a run of another configuration.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    wanted = {**about, **asdict(config)}
+    wanted = json.loads(json.dumps({**about, **asdict(config)}))  # as the file will give it back: tuples are lists
     path = folder / CONFIG
     if not path.exists():
         write_atomically(path, json.dumps(wanted, indent=2) + "\n")
@@ -494,15 +495,28 @@ def claim_folder(folder: Path, config: TrainConfig, about: Mapping[str, Any]) ->
         raise UsageError(f"{folder} holds a training with other {', '.join(unlike)}. Name another folder with --out.")
 
 
-def _append_line(path: Path, line: Mapping[str, float]) -> None:
+def write_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
+    """Put a state in the place of a folder's last checkpoint, once it is whole on the disk."""
+    import torch
+
+    temporary = folder / f"{CHECKPOINT}.part"
+    with temporary.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(folder / CHECKPOINT)
+
+
+def append_line(path: Path, line: Mapping[str, Any]) -> None:
+    """Add a line to a file of JSON lines, and see it on the disk."""
     with path.open("a") as file:
         file.write(json.dumps(line) + "\n")
         file.flush()
         os.fsync(file.fileno())
 
 
-def _cut_curve(path: Path, step: int) -> None:
-    """Keep the lines up to `step`; a torn last line goes too."""
+def cut_curve(path: Path, step: int) -> None:
+    """Keep a curve's lines up to `step`; a torn last line goes too."""
     if not path.exists():
         return
     kept = []

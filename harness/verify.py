@@ -27,7 +27,8 @@ from typing import Any, get_args, get_type_hints
 import soundfile
 
 from harness.audio import FileSource
-from harness.contracts import AudioItem, AudioSource, DataOrigin, ItemSet, Task
+from harness.clips import UnreadClip
+from harness.contracts import AudioClip, AudioItem, AudioSource, BlockSource, DataOrigin, ItemSet, Task
 from harness.errors import AudioError, HarnessError
 
 KINDS = (
@@ -231,7 +232,7 @@ def _hear(clip: _Clip) -> _Heard:
         heard.faults.append(problem)
         return heard
     try:
-        decoded = clip.source.load(_native_rate_hz(clip.path))
+        decoded, digest = _decoded(clip.source, _native_rate_hz(clip.path))
     except AudioError as error:
         reason = str(error).removeprefix(f"{clip.path} ")
         heard.faults.append(("zero_length" if reason.endswith("holds no samples") else "unreadable", reason))
@@ -244,8 +245,21 @@ def _hear(clip: _Clip) -> _Heard:
     if "silent" in decoded.notes:
         heard.faults.append(("silent", f"{decoded.duration_s:.2f} s of silence"))
     else:
-        heard.digest = hashlib.sha256(decoded.samples.tobytes()).hexdigest()
+        heard.digest = digest
     return heard
+
+
+def _decoded(source: AudioSource, rate_hz: int) -> tuple[AudioClip, str]:
+    """A clip that was heard to its end, a block at a time where it has blocks, and the SHA-256 of its samples.
+
+    Raises:
+        AudioError: it cannot be decoded.
+    """
+    clip = UnreadClip(source, rate_hz) if isinstance(source, BlockSource) else source.load(rate_hz)
+    digest = hashlib.sha256()
+    for block in clip.blocks():
+        digest.update(block.tobytes())
+    return clip, digest.hexdigest()
 
 
 def _without_decoding(path: Path | None) -> tuple[str, str] | None:

@@ -7,7 +7,7 @@ by `LalmAdapter`, so that a difference in results is a difference of networks.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -106,7 +106,7 @@ def _tiny_spec(cell: Cell, choices: Choices) -> LalmSpec:
     return LalmSpec(
         summary=f"{_ENCODERS[cell.hear, TINY]}, {connector}, {_LANGUAGE_MODELS[cell.speak]}",
         build=partial(_build_tiny, cell, choices.length_policy),
-        normalisation=partial(_normalisation, cell.hear),
+        normalisation=partial(_tiny_normalisation, cell.hear),
         min_frames=TINY_FRAMES,
         audio_tokens_per_s=TINY_TOKENS_PER_S,
         **_common(cell, choices),
@@ -167,6 +167,11 @@ def _normalisation(hear: str) -> Normalisation:
     from models.nn.features import DASS_NORMALISATION, LTU_NORMALISATION
 
     return DASS_NORMALISATION if hear == "dass" else LTU_NORMALISATION
+
+
+def _tiny_normalisation(hear: str) -> Normalisation:
+    """The published one, but that a short clip goes on in silence, as every clip of the recipe does."""
+    return replace(_normalisation(hear), pads_with_silence=True)
 
 
 def _build_tiny(cell: Cell, policy: str, device: str, dtype: str) -> AudioLanguageModel:

@@ -14,9 +14,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.contracts import Answer, ModelDescription, OptionValue, Query, Question, TrainingExample
-from harness.errors import OptionError, UsageError
+from harness.contracts import (
+    Answer,
+    AudioClip,
+    Component,
+    Meter,
+    ModelDescription,
+    OptionValue,
+    Query,
+    Question,
+    StateBytes,
+    TrainingExample,
+    Work,
+)
+from harness.errors import ItemError, OptionError, UsageError
 from harness.foreign import pass_over_broken_torchaudio
+from models._trained_folder import fill_from_folder, read_folder_header
 from models._weights_files import (
     TOKENIZER_FILE,
     WEIGHTS_FOLDER,
@@ -75,8 +88,8 @@ class Decoding:
 class Sources:
     """Where weights come from. What no file gives is drawn from `seed` where `is_random`, and else cannot be had.
 
-    `weights` is a file that `LalmAdapter.save` wrote; `encoder` holds a published encoder; `lm` is the folder of a
-    language model with its tokenizer, in transformers' layout.
+    `weights` is a file that `LalmAdapter.save` wrote, or a folder of `save_trained`; `encoder` holds a published
+    encoder; `lm` is the folder of a language model with its tokenizer, in transformers' layout.
     """
 
     weights: Path | None = None
@@ -114,6 +127,11 @@ class LalmSpec:
     def full_name(self) -> str:
         """As it is typed, such as "ssalm:tiny"."""
         return f"{self.name}:{self.variant}"
+
+
+def _error_text(error: Exception) -> str:
+    """As `Answer.error` has it."""
+    return f"{type(error).__name__}: {error}"
 
 
 def _check_device(device: str) -> None:
@@ -179,12 +197,12 @@ class LalmAdapter:
 
         answers: dict[int, Answer] = {}
         with torch.inference_mode(), self._scanning():
-            clips = [self._features(query, index) for index, query in enumerate(queries)]
+            clips = [self._hear(query, index) for index, query in enumerate(queries)]
             for clip in clips:
                 if clip.error is not None:
                     answers[clip.index] = Answer(text="", error=clip.error)
                 elif clip.features is None:
-                    answers[clip.index] = self._answer_long(clip, queries)
+                    answers[clip.index] = self._answer_long(clip.index, queries)
             short = [clip for clip in clips if clip.features is not None]
             tokens = self._encode(short)
             for labels in dict.fromkeys(queries[clip.index].labels for clip in short):
@@ -362,6 +380,96 @@ class LalmAdapter:
         }
         save_file({name: tensor.detach().half().cpu().contiguous() for name, tensor in kept.items()}, path, metadata)
 
+    # --- CurriculumModel (harness/curriculum.py) ----------------------------------------------------------------------
+
+    def start_stages(self, lora_dropout: float, precision: str, is_recomputed: bool, device: str) -> Any:
+        """The network with the weights that the options name, a LoRA on its language model, and nothing learning."""
+        from models._staged import start
+
+        return start(self, lora_dropout, precision, is_recomputed, device)
+
+    def train_parts(self, parts: Sequence[str]) -> Mapping[str, int]:
+        """Let these parts learn, of "encoder", "connector" and "lora", and no other; parameters of each."""
+        from models._staged import train_parts
+
+        return train_parts(self._require_network(), parts)
+
+    def features(self, samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """What the encoder is given of a clip in training, shape (frames, mel)."""
+        from models._staged import features
+
+        return features(self, samples)
+
+    def text_tokens(self, question: Question, limit: int) -> tuple[Sequence[int], int]:
+        """Prompt and first answer as at most `limit` token ids, and where the answer begins."""
+        from models._staged import text_tokens
+
+        return text_tokens(self, question, limit)
+
+    def text_losses(
+        self, heard: npt.NDArray[np.float32], texts: Sequence[Sequence[int]], starts: Sequence[int]
+    ) -> tuple[Any, Any, Any]:
+        """Of each token that counts: its loss, whether it was the likeliest, and its row."""
+        from models._staged import text_losses
+
+        return text_losses(self, heard, texts, starts)
+
+    def n_audio_tokens(self) -> int:
+        """Audio tokens of one clip in training."""
+        from models._staged import n_audio_tokens
+
+        return n_audio_tokens(self)
+
+    def save_trained(self, folder: Path, trained_on: str) -> None:
+        """Write the folder that `-m weights=FOLDER` reads."""
+        from models._staged import save
+
+        save(self, folder, trained_on)
+
+    def training_needs(
+        self, parts: Sequence[str], n_clips: int, n_text_tokens: int, precision: str, is_recomputed: bool
+    ) -> Mapping[str, Mapping[str, int]]:
+        """Counts and bytes of a training step, from shapes alone."""
+        from models._staged import needs
+
+        return needs(self, parts, n_clips, n_text_tokens, precision, is_recomputed)
+
+    # --- CostedModel --------------------------------------------------------------------------------------------------
+
+    def answer_metered(
+        self, clips: Sequence[AudioClip], prompt: str, n_answer_tokens: int, meter: Meter
+    ) -> Sequence[Sequence[int]]:
+        """The way of `answer`, with exactly so many tokens a clip.
+
+        Raises:
+            ItemError: a clip cannot be answered.
+        """
+        from models._metered import answer_metered
+
+        return answer_metered(self, clips, prompt, n_answer_tokens, meter)
+
+    def train_step(self, clips: Sequence[AudioClip], prompt: str, answer: str, meter: Meter) -> float:
+        """Forward and backward through what training would change, on whole clips of one length; the loss."""
+        from models._metered import train_step
+
+        return train_step(self, clips, prompt, answer, meter)
+
+    def work(self, n_samples: int, prompt: str, n_answer_tokens: int, n_clips: int = 1) -> Mapping[Component, Work]:
+        """Operations of `answer_metered`, from sizes alone, before `load` too.
+
+        Raises:
+            ModelLimitError: the length policy does not take so much audio.
+        """
+        from models._metered import work
+
+        return work(self, n_samples, prompt, n_answer_tokens, n_clips)
+
+    def state_bytes(self, n_tokens: int) -> StateBytes:
+        """Of one clip, in the type that the model was loaded in; in float32 before `load`."""
+        from models._metered import state_bytes
+
+        return state_bytes(self, n_tokens)
+
     # --- steps --------------------------------------------------------------------------------------------------------
 
     def _require_network(self) -> AudioLanguageModel:
@@ -388,6 +496,11 @@ class LalmAdapter:
         from safetensors.torch import load_model
 
         sources = self.spec.sources
+        if sources.weights is not None and sources.weights.is_dir():
+            if sources.encoder is not None:
+                raise UsageError(f"The folder {sources.weights} holds the encoder too: leave out -m encoder_weights=")
+            fill_from_folder(network, sources.weights, lm_is_given=sources.lm is not None)
+            return
         options = {"hear.encoder.": ("encoder_weights", sources.encoder), "lm.": ("lm", sources.lm)}
         given = [prefix for prefix, (_, path) in options.items() if path]
         try:
@@ -434,6 +547,10 @@ class LalmAdapter:
             return None
         path = self.spec.sources.weights or self._shipped_path()
         assert path is not None
+        if path.is_dir():
+            lm = self.spec.sources.lm
+            lm_sha256 = folder_sha256(lm) if lm else None
+            return read_folder_header(path, self.spec.full_name, self._tokenizer_sha256(), lm_sha256)
         return read_weights_header(path, self.spec.full_name, self._tokenizer_sha256())
 
     def _tokenizer_sha256(self) -> str:
@@ -471,6 +588,9 @@ class LalmAdapter:
 
     def _parameters(self) -> tuple[Mapping[str, int], Mapping[str, int]]:
         """Parameters per part: all, and what training would change."""
+        if self._weights is not None and self.spec.sources.weights is not None and self.spec.sources.weights.is_dir():
+            counts = self._weights.parameters
+            return counts, {part: count for part, count in counts.items() if part != "language_model"}
         if self.spec.variant == TINY and self._weights is not None:
             return self._weights.parameters, self._weights.parameters
         from models.nn.parts import part_counts, trainable_counts
@@ -514,15 +634,28 @@ class LalmAdapter:
         seeds = [int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big") for text in texts]
         return Sampler(decoding.sampling, [read.prompt_ids for read in reads], seeds)
 
+    def _hear(self, query: Query, index: int) -> _Clip:
+        """A clip's features, or the reason why not."""
+        try:
+            return self._features(query, index)
+        except ItemError as error:  # an unread clip is found bad only now
+            return _Clip(index, error=_error_text(error))
+
+    def _streams(self, n_samples: int) -> bool:
+        """Whether a clip of that length is heard block by block, even where it is in memory."""
+        from models.nn.features import n_frames
+        from models.nn.hearing import WINDOW_FRAMES
+
+        return self.spec.max_audio_s is None and n_frames(n_samples) > WINDOW_FRAMES
+
     def _features(self, query: Query, index: int) -> _Clip:
         """Log-mel features, padded to the least length and normalised; or the reason why not.
 
-        A clip of more than one window has none: they are computed while it is heard.
+        A clip that is unread, or of more than one window, has none: they are computed while it is heard.
         """
         import torch
 
         from models.nn.features import fbank, n_frames, normalise, pad_frames
-        from models.nn.hearing import WINDOW_FRAMES
 
         if self.spec.max_audio_s is not None and query.clip.duration_s > self.spec.max_audio_s:
             return _Clip(
@@ -530,27 +663,37 @@ class LalmAdapter:
                 error=f"ModelLimitError: {query.clip.duration_s:.1f} s of audio; {self.spec.full_name} "
                 f"takes at most {self.spec.max_audio_s:.0f} s under its policy '{self.spec.length_policy}'",
             )
-        n_heard = max(1, n_frames(len(query.clip.samples)))
-        if n_heard > WINDOW_FRAMES and self.spec.max_audio_s is None:
-            return _Clip(index, n_frames=n_heard)
-        log_mel = fbank(torch.from_numpy(query.clip.samples))
+        if self.spec.max_audio_s is None and query.clip.is_unread:
+            return _Clip(index)
+        samples = query.clip.samples
+        n_heard = max(1, n_frames(len(samples)))
+        if self._streams(len(samples)):
+            return _Clip(index)
+        log_mel = fbank(torch.from_numpy(samples))
         n_padded = max(self.spec.min_frames, self._require_network().hear.padded_frames(len(log_mel)))
-        padded = normalise(pad_frames(log_mel, n_padded), self.spec.normalisation())
+        how = self.spec.normalisation()
+        padded = normalise(pad_frames(log_mel, n_padded, how), how)
         return _Clip(index, features=padded.to(self._device), n_frames=n_heard)
 
-    def _answer_long(self, clip: _Clip, queries: Sequence[Query]) -> Answer:
-        """One clip that is never held as a whole, neither its features nor its audio tokens."""
+    def _answer_long(self, index: int, queries: Sequence[Query]) -> Answer:
+        """One clip that is never held as a whole: neither its samples, nor its features, nor its audio tokens.
+
+        Its mean is not known beforehand and so not subtracted; every frame loses its own, so only rounding differs.
+        """
         import torch
 
-        from models.nn.features import fbank_stream
+        from models.nn.features import fbank_stream, n_frames
 
-        network, query = self._require_network(), queries[clip.index]
-        samples = torch.from_numpy(query.clip.samples)
+        network, query = self._require_network(), queries[index]
         prompt = self._text.prompt_ids(query.prompt)
-        log_mel = fbank_stream([samples], samples.mean())
-        tokens = network.hear_stream(log_mel, self.spec.normalisation(), self.spec.min_frames)
-        last, cache, n_tokens = network.read_stream(tokens, prompt)
-        return self._speak([_Read(clip, prompt, n_tokens)], last, cache, queries, query.labels)[clip.index]
+        try:
+            log_mel = fbank_stream(torch.from_numpy(block) for block in query.clip.blocks())
+            tokens = network.hear_stream(log_mel, self.spec.normalisation(), self.spec.min_frames)
+            last, cache, n_tokens = network.read_stream(tokens, prompt)
+            clip = _Clip(index, n_frames=max(1, n_frames(query.clip.n_samples)))
+        except ItemError as error:
+            return Answer(text="", error=_error_text(error))
+        return self._speak([_Read(clip, prompt, n_tokens)], last, cache, queries, query.labels)[index]
 
     def _encode(self, clips: Sequence[_Clip]) -> dict[int, torch.Tensor]:
         """Audio tokens of each clip, by its index; clips of one length go through the encoder together."""
@@ -637,8 +780,8 @@ class LalmAdapter:
         # Features are float32 wherever they are used, in a training that computes in bfloat16 too.
         with torch.autocast("cpu", enabled=False):
             log_mel = fbank(torch.from_numpy(example.samples))
-        padded = pad_frames(log_mel, self.spec.min_frames)[: self.spec.min_frames]
-        features = normalise(padded, self.spec.normalisation())
+        how = self.spec.normalisation()
+        features = normalise(pad_frames(log_mel, self.spec.min_frames, how)[: self.spec.min_frames], how)
         mean = features.mean()
         for start, length in example.frame_masks:
             features[start : start + length] = mean

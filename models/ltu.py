@@ -31,8 +31,8 @@ def ltu(
 
     Args:
         variant: "tiny" has 1.7 M parameters and its weights here; "7b" and "13b" are published sizes, and have none.
-        weights: a safetensors file of this harness instead of the shipped one, or "random" for seeded random weights,
-            which measure cost and nothing else.
+        weights: a safetensors file of this harness, or a stage's folder of `train`, instead of the shipped one; or
+            "random" for seeded random weights, which measure cost and nothing else.
         max_new_tokens: the longest answer; 32, or 400 with decoding=ltu.
         length_policy: "window" hears one encoder pass after another; "interpolate" stretches the positions over a clip
             of up to 600 s; "first_10_24s" is LTU's cut.

@@ -63,8 +63,8 @@ def ssalm(
     Args:
         variant: "tiny" has 1.7 M parameters and its weights here; the others are Mamba-1 (the paper's is 2.8b), Mamba-2
             and Falcon-Mamba at their published sizes, and have none.
-        weights: a safetensors file of this harness instead of the shipped one, or "random" for seeded random weights,
-            which measure cost and nothing else.
+        weights: a safetensors file of this harness, or a stage's folder of `train`, instead of the shipped one; or
+            "random" for seeded random weights, which measure cost and nothing else.
         max_new_tokens: the longest answer; 32, or 400 with decoding=ltu.
         length_policy: "window" hears up to 81.92 s in one pass and longer clips in windows that overlap; "full" hears
             any clip up to 600 s in one pass; "first_10_24s" is LTU's cut.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from harness.contracts import Answer, ModelAdapter, ModelDescription, OptionValue, Query
 from harness.errors import OptionError, PluginError
 from models._weightless import SAMPLE_RATE_HZ, fingerprint
-from models._yamnet_labels import AUDIOSET_CLASSES
+from models._yamnet_match import classes_of
 
 # Classes of AudioSet that YAMNet knows; `_yamnet.py` checks the file against it.
 _N_CLASSES = 521
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from models._yamnet import YamnetTagger
 
 _PARAMETERS = 3_729_481
+# TensorFlow models, research/audioset/yamnet: trained on AudioSet, measured on its evaluation segments.
+_TRAINED_ON = "audioset: split balanced_train, unbalanced_train"
+# Rises when labels would get other classes.
+_LABEL_RULES = 2
 _LOWEST_SCORE = 1e-6
 # For labels without any AudioSet class: below every score that the tagger gives, and finite.
 _NO_CLASS = math.log(1e-9)
@@ -37,9 +41,9 @@ def yamnet(variant: Literal["top", "labels"] = "top", threads: int = 1) -> Model
 
     Args:
         variant: "top" says the display name of the class with the highest score. "labels" says the one of the query's
-            labels whose AudioSet classes score highest (a table for the labels of ESC-50; other labels count when
-            AudioSet has a class of that name), and scores every label: the log of the tagger's score in [0, 1], not a
-            log-likelihood of text.
+            labels whose AudioSet classes score highest (a table for the labels of ESC-50, the words of names for
+            others: `_yamnet_match.py`), and scores every label: the log of the tagger's score in [0, 1], not a
+            log-likelihood of text. A label without a class is never chosen.
         threads: of onnxruntime.
     """
     if threads < 1:
@@ -77,6 +81,8 @@ class _Yamnet:
 
         sha256 = weights_sha256()
         options: dict[str, OptionValue] = {"variant": self._variant}
+        if self._variant == "labels":
+            options["label_rules"] = _LABEL_RULES
         return ModelDescription(
             name="yamnet",
             variant=self._variant,
@@ -91,6 +97,7 @@ class _Yamnet:
             fingerprint=fingerprint("yamnet", options, sha256),
             can_score_labels=self._variant == "labels",
             needs_labels=self._variant == "labels",
+            trained_on=_TRAINED_ON,
         )
 
     def close(self) -> None:
@@ -111,7 +118,7 @@ class _Yamnet:
 
 def _choose(labels: Sequence[str], score_of: Mapping[str, float], n_samples: int) -> Answer:
     """The label whose classes score highest."""
-    label_scores = tuple(_label_score(label, score_of) for label in labels)
+    label_scores = tuple(_label_score(classes, score_of) for classes in classes_of(labels, tuple(score_of)))
     if max(label_scores, default=_NO_CLASS) == _NO_CLASS:
         problem = _NO_LABELS if not labels else "AudioSet has no class for any of the labels"
         return Answer(text="", error=f"ModelLimitError: {problem}")
@@ -119,11 +126,8 @@ def _choose(labels: Sequence[str], score_of: Mapping[str, float], n_samples: int
     return Answer(text=best, label_scores=label_scores, frames_total=n_samples, frames_heard=n_samples)
 
 
-def _label_score(label: str, score_of: Mapping[str, float]) -> float:
+def _label_score(classes: Sequence[str], score_of: Mapping[str, float]) -> float:
     """Log of the highest score among a label's classes."""
-    classes = AUDIOSET_CLASSES.get(label.lower().replace("_", " "))
-    if classes is None:
-        classes = tuple(name for name in score_of if name.lower() == label.lower())
     if not classes:
         return _NO_CLASS
     found = [score_of[name] for name in classes]

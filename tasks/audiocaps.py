@@ -23,7 +23,7 @@ from typing import Literal
 from harness.contracts import AudioItem, ItemSet, RemoteFile, Task
 from harness.errors import UsageError
 from tasks._audio_files import AudioLibrary, find_root, first_file, first_line
-from tasks._captions import DIRECT_PROMPT, METRICS
+from tasks._captions import DIRECT_PROMPT, METRICS, asked_often, check_captions
 from tasks._items import check_option, file_item, official_set
 from tasks._prompts import LTU_AUDIOCAPS
 from tasks._tables import Row, read_table
@@ -51,16 +51,18 @@ _VIDEO = re.compile(r"[\w-]{11}")
 _CLIP_S = 10
 
 
-def audiocaps(split: Split = "test") -> Task:
+def audiocaps(split: Split = "test", captions: int = 1) -> Task:
     """Describe a 10 s YouTube clip in a sentence.
 
     Args:
         split: published scores are those of "test".
+        captions: how many are asked for of each clip. LTU samples five and takes the mean of their scores.
 
     Raises:
-        OptionError: there is no such split.
+        OptionError: there is no such split, or no caption is asked for.
     """
     check_option("audiocaps", "split", split, N_CLIPS)
+    check_captions("audiocaps", captions)
     sha256, n_bytes = _REMOTE_LISTS[split]
     return Task(
         name="audiocaps",
@@ -84,7 +86,7 @@ def audiocaps(split: Split = "test") -> Task:
             usual_names=USUAL_FOLDERS,
             is_root=partial(_is_root, split=split),
         ),
-        read_items=partial(_read, split=split),
+        read_items=partial(_read, split=split, captions=captions),
         remote_files=(RemoteFile(f"{_GITHUB}/{split}.csv", "dataset", sha256, n_bytes),),
         published_counts={"clips": N_CLIPS[split], "captions": N_CLIPS[split] * N_CAPTIONS_OF_CLIP[split]},
     )
@@ -100,7 +102,7 @@ def _is_root(folder: Path, split: str) -> bool:
     return official.is_file() or first_line(bare) == ",".join(COLUMNS)
 
 
-def _read(root: Path, split: str) -> ItemSet:
+def _read(root: Path, split: str, captions: int) -> ItemSet:
     """Items of a split, in the order of each clip's first caption.
 
     Raises:
@@ -113,7 +115,8 @@ def _read(root: Path, split: str) -> ItemSet:
         clips.setdefault((row["youtube_id"], row["start_time"]), []).append(_checked(row))
     _refuse_version_2(table, clips.values(), split)
     audio = AudioLibrary(root, ("audio", f"audio/{split}", split))
-    return official_set([_item(rows, audio) for rows in clips.values()], N_CLIPS[split], root, table)
+    items = asked_often((_item(rows, audio) for rows in clips.values()), captions)
+    return official_set(items, N_CLIPS[split] * captions, root, table)
 
 
 def _checked(row: Row) -> Row:

@@ -57,7 +57,14 @@ def beijing_opera() -> Task:
         sample_rows=SAMPLE_ROWS,
         find=partial(find_root, task="beijing_opera", usual_names=(FOLDER,), is_root=_is_root),
         read_items=_read,
-        remote_files=(RemoteFile(f"https://zenodo.org/records/1285212/files/{FOLDER}.zip", ".", unpack=True),),
+        remote_files=(
+            RemoteFile(
+                f"https://zenodo.org/records/1285212/files/{FOLDER}.zip",
+                ".",
+                unpack=True,
+                md5="51dc70d02a06b9d96befadf320a6996f",
+            ),
+        ),
         published_counts={"clips": N_CLIPS, "labels": len(INSTRUMENTS), **N_CLIPS_OF_INSTRUMENT},
     )
 

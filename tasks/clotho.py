@@ -20,7 +20,7 @@ from typing import Literal
 
 from harness.contracts import AudioItem, ItemSet, OptionValue, RemoteFile, Task
 from tasks._audio_files import AudioFolder, find_root, first_file, has_one_of
-from tasks._captions import DIRECT_PROMPT, METRICS
+from tasks._captions import DIRECT_PROMPT, METRICS, asked_often, check_captions
 from tasks._items import check_option, file_item, items_of, official_set
 from tasks._prompts import LTU_CLOTHO
 from tasks._tables import Row, TableFormat, plain_file_name, read_table
@@ -51,20 +51,33 @@ SAMPLE_ROWS = (
     '"While rhythmically punching or stamping, a machine whines and squeals."',
 )
 _ZENODO = "https://zenodo.org/records/4783391/files"
-# By its published MD5, 1b16b9e57cf7bdb7f13a13802aeb57e2, the file with this SHA-256.
+# Zenodo publishes MD5 alone; the SHA-256 is that of the file with the published one.
 _CAPTIONS_SHA256 = {"evaluation": "0e116233909a57449572b2d67d4c7a2f7df5b7a88c918f3697e61f684e664e84"}
+_MD5 = {
+    "clotho_captions_evaluation.csv": "1b16b9e57cf7bdb7f13a13802aeb57e2",
+    "clotho_metadata_evaluation.csv": "13946f054d4e1bf48079813aac61bf77",
+    "clotho_audio_evaluation.7z": "4569624ccadf96223f19cb59fe4f849f",
+    "clotho_captions_validation.csv": "5879e023032b22a2c930aaa0528bead4",
+    "clotho_metadata_validation.csv": "2e010427c56b1ce6008b0f03f41048ce",
+    "clotho_audio_validation.7z": "7dba730be08bada48bd15dc4e668df59",
+    "clotho_captions_development.csv": "d4090b39ce9f2491908eebf4d5b09bae",
+    "clotho_metadata_development.csv": "170d20935ecfdf161ce1bb154118cda5",
+    "clotho_audio_development.7z": "c8b05bc7acdb13895bb3c6a29608667e",
+}
 
 
-def clotho(split: Split = "evaluation") -> Task:
+def clotho(split: Split = "evaluation", captions: int = 1) -> Task:
     """Describe a clip of 15 to 30 s in a sentence.
 
     Args:
         split: published scores are those of "evaluation".
+        captions: how many are asked for of each clip. LTU samples five and takes the mean of their scores.
 
     Raises:
-        OptionError: there is no such split.
+        OptionError: there is no such split, or no caption is asked for.
     """
     check_option("clotho", "split", split, N_CLIPS)
+    check_captions("clotho", captions)
     return Task(
         name="clotho",
         version=1,
@@ -83,14 +96,18 @@ def clotho(split: Split = "evaluation") -> Task:
         find=partial(
             find_root, task="clotho", usual_names=USUAL_FOLDERS, is_root=partial(has_one_of, markers=_tables(split))
         ),
-        read_items=partial(_read, split=split),
+        read_items=partial(_read, split=split, captions=captions),
         remote_files=(
-            RemoteFile(f"{_ZENODO}/clotho_captions_{split}.csv", ".", _CAPTIONS_SHA256.get(split)),
-            RemoteFile(f"{_ZENODO}/clotho_metadata_{split}.csv"),
-            RemoteFile(f"{_ZENODO}/clotho_audio_{split}.7z", unpack=True),
+            _remote_file(f"clotho_captions_{split}.csv", _CAPTIONS_SHA256.get(split)),
+            _remote_file(f"clotho_metadata_{split}.csv"),
+            _remote_file(f"clotho_audio_{split}.7z"),
         ),
         published_counts={"clips": N_CLIPS[split], "captions": N_CLIPS[split] * N_CAPTIONS_OF_CLIP},
     )
+
+
+def _remote_file(name: str, sha256: str | None = None) -> RemoteFile:
+    return RemoteFile(f"{_ZENODO}/{name}", ".", sha256, unpack=name.endswith(".7z"), md5=_MD5[name])
 
 
 def _tables(split: str, kind: str = "captions") -> tuple[str, ...]:
@@ -98,7 +115,7 @@ def _tables(split: str, kind: str = "captions") -> tuple[str, ...]:
     return name, f"clotho_csv_files/{name}"
 
 
-def _read(root: Path, split: str) -> ItemSet:
+def _read(root: Path, split: str, captions: int) -> ItemSet:
     """Items of a split, in the order of its captions.
 
     Raises:
@@ -109,7 +126,8 @@ def _read(root: Path, split: str) -> ItemSet:
     folders = (root / split, root / "clotho_audio_files" / split, root / f"clotho_audio_{split}")
     audio = AudioFolder(next((folder for folder in folders if folder.is_dir()), folders[0]))
     item_of = partial(_item, audio=audio, sounds=_sounds(root, split))
-    return official_set(items_of(read_table(table, COLUMNS), item_of), N_CLIPS[split], root, table)
+    items = asked_often(items_of(read_table(table, COLUMNS), item_of), captions)
+    return official_set(items, N_CLIPS[split] * captions, root, table)
 
 
 def _sounds(root: Path, split: str) -> dict[str, Row]:

@@ -43,6 +43,7 @@ STARTER_COLUMNS = (
 ).split(",")
 N_CLIPS = 2000
 N_CLIPS_OF_FOLD = 400
+N_CLIPS_OF_CLASS = 40
 N_STARTER_CLIPS = {"test": 193, "train": 69}
 METADATA = "meta/esc50.csv"
 USUAL_FOLDERS = ("ESC-50-master", "ESC-50", "esc50", "esc-50")
@@ -94,7 +95,20 @@ def esc50(fold: int | None = None, split: Literal["test", "train"] = "test") -> 
         starter_root=Path(__file__).parent / "starter" / "esc50",
         read_starter=partial(_read_starter, fold=fold, split=split),
         remote_files=(RemoteFile("https://github.com/karolpiczak/ESC-50/archive/master.zip", unpack=True),),
+        published_counts=_published_counts(fold),
     )
+
+
+def _published_counts(fold: int | None) -> dict[str, int]:
+    """ESC-50's README: every class has 40 clips, 8 in each fold; 44.1 kHz, mono."""
+    n_of_class = N_CLIPS_OF_CLASS if fold is None else N_CLIPS_OF_CLASS // len(FOLDS)
+    return {
+        "clips": n_of_class * len(CATEGORIES),
+        "labels": len(CATEGORIES),
+        **dict.fromkeys(CATEGORIES, n_of_class),
+        "sample_rate_hz": 44_100,
+        "channels": 1,
+    }
 
 
 def _read_official(root: Path, fold: int | None, split: str) -> ItemSet:

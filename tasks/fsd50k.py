@@ -38,6 +38,18 @@ SAMPLE_ROWS = (
     '"/m/02sgy,/m/0342h,/m/0fx80y,/m/04szw,/m/04rlf"',
 )
 _ZENODO = "https://zenodo.org/records/4060432/files/FSD50K"
+# As Zenodo publishes them.
+_MD5 = {
+    "ground_truth.zip": "ca27382c195e37d2269c4c866dd73485",
+    "eval_audio.z01": "3090670eaeecc013ca1ff84fe4442aeb",
+    "eval_audio.zip": "6fa47636c3a3ad5c7dfeba99f2637982",
+    "dev_audio.z01": "faa7cf4cc076fc34a44a479a5ed862a3",
+    "dev_audio.z02": "8f9b66153e68571164fb1315d00bc7bc",
+    "dev_audio.z03": "1196ef47d267a993d30fa98af54b7159",
+    "dev_audio.z04": "d088ac4e11ba53daf9f7574c11cccac9",
+    "dev_audio.z05": "81356521aa159accd3c35de22da28c7f",
+    "dev_audio.zip": "c480d119b8f7a7e32fdb58f3ea4d6c5a",
+}
 
 
 def fsd50k(split: Split = "eval") -> Task:
@@ -91,8 +103,8 @@ def _remote_files(split: str) -> tuple[RemoteFile, ...]:
     """The list and the parts of the audio's archive, which is one ZIP file in several: none unpacks alone."""
     n_parts = {"eval": 1, "dev": 5}[_part(split)]
     names = [f"{_part(split)}_audio.z{number:02d}" for number in range(1, n_parts + 1)] + [f"{_part(split)}_audio.zip"]
-    ground_truth = RemoteFile(f"{_ZENODO}.ground_truth.zip", ".", unpack=True)
-    return (ground_truth, *(RemoteFile(f"{_ZENODO}.{name}", ".") for name in names))
+    ground_truth = RemoteFile(f"{_ZENODO}.ground_truth.zip", ".", unpack=True, md5=_MD5["ground_truth.zip"])
+    return (ground_truth, *(RemoteFile(f"{_ZENODO}.{name}", ".", md5=_MD5[name]) for name in names))
 
 
 def _read(root: Path, split: str) -> ItemSet:

@@ -43,6 +43,14 @@ _PART_BYTES = {
     "audio.3": 1_071_521_152,
     "audio.4": 382_756_463,
 }
+# As Zenodo publishes them.
+_PART_MD5 = {
+    "meta": "e006cfec14a49dd79a6ab8f8d5b1c5e6",
+    "audio.1": "5d97dea8461baec8027ae4a0c2b18d4b",
+    "audio.2": "4085ef5fa286f2169074993a4e405953",
+    "audio.3": "cac432579e7cf2dff0aec7aaed248956",
+    "audio.4": "664bf09c3d24bd26c6b587f1d709de36",
+}
 # Only the development set has folds, so these files tell the two apart.
 _FOLD_LISTS = ("evaluation_setup/fold1_train.txt", "evaluation_setup/fold1_evaluate.txt")
 
@@ -94,7 +102,10 @@ def _remote_files(split: str) -> tuple[RemoteFile, ...]:
     if split != "evaluation":
         return ()
     # Each archive has the set's folder inside.
-    return tuple(RemoteFile(f"{_ZENODO}.{part}.zip", ".", None, size, True) for part, size in _PART_BYTES.items())
+    return tuple(
+        RemoteFile(f"{_ZENODO}.{part}.zip", ".", None, size, True, _PART_MD5[part])
+        for part, size in _PART_BYTES.items()
+    )
 
 
 def _read(root: Path, split: str) -> ItemSet:

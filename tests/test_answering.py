@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from harness.answering import BatchItem, Failure, hear_batches, partition
 from harness.contracts import AudioClip, AudioItem
+from harness.hearing import BatchItem, Failure, hear_batches, partition
 
 HOUR_S = 3600.0
 

@@ -36,6 +36,7 @@ def three_clips() -> Task:
     return replace(
         task, name="three_clips", licence="free", remote_files=(RemoteFile("{url}/three.zip", unpack=True),),
         read_items=lambda root: replace(task.read_items(root), n_declared=3), starter_root=None, read_starter=None,
+        published_counts={},
     )
 '''
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -126,3 +127,15 @@ def test_an_interrupt_from_the_keyboard_leaves_130(tmp_path: Path) -> None:
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "The same command continues there." in err and "Traceback" not in err
+
+
+def test_run_and_controls_make_the_same_config_of_the_same_words(
+    call: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    monkeypatch.setattr(import_module("harness.cli.run"), "_carry_out", lambda config: seen.append(config) or 0)
+    monkeypatch.setattr(import_module("harness.cli.controls"), "_carry_out", lambda config: seen.append(config) or 0)
+    words = ("--model", "ltu:tiny", "--task", "esc50", "--protocol", "ltu", "--limit", "3", "--seed", "5", "--fresh")
+    more = ("-m", "seed=1", "-t", "fold=2", "--scorer", "embed,exact", "--threads", "1", "--results", "r")
+    assert (call("run", *words, *more), call("controls", *words, *more)) == (0, 0)
+    assert seen[0] == seen[1] and seen[0].protocol == "ltu" and seen[0].scorers == ("embed", "exact")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 from collections.abc import Callable
@@ -20,14 +21,16 @@ from harness.compare import (
     _compared,
     _finished,
     _judged,
+    _warnings,
     check_paired,
     compare,
     comparison_lines,
     comparison_table,
 )
+from harness.comparison_record import keep
 from harness.config import RunConfig
 from harness.errors import RecordError, UsageError
-from harness.records import load_predictions
+from harness.records import LeakageRow, load_comparison, load_predictions
 from harness.registry import add_plugin_file
 from harness.runner import run
 from harness.tables import plain_text
@@ -227,7 +230,7 @@ def test_a_score_of_another_version_of_the_scorer_is_refused(go: Go) -> None:
     for row in record["scores"]:
         row["scorer_version"] = 99
     (second / "record.json").write_text(json.dumps(record))
-    with pytest.raises(UsageError, match=r"version 1 of 'exact' .* version 99"):
+    with pytest.raises(UsageError, match=r"version 2 of 'exact' .* version 99"):
         compare(str(first), str(second), Path("results"))
 
 
@@ -235,7 +238,7 @@ def test_a_scorer_that_changed_since_both_runs_is_refused(go: Go) -> None:
     folders = go("a", {1}), go("b", {1})
     for folder in folders:
         text = (folder / "record.json").read_text()
-        (folder / "record.json").write_text(text.replace('"scorer_version": 1', '"scorer_version": 0'))
+        (folder / "record.json").write_text(text.replace('"scorer_version": 2', '"scorer_version": 0'))
     with pytest.raises(RecordError, match="another version of 'exact'"):
         compare(str(folders[0]), str(folders[1]), Path("results"))
 
@@ -342,3 +345,61 @@ def test_a_refusal_is_code_2_and_one_line(go: Go, capsys: pytest.CaptureFixture[
     folders = go("a", {1}), go("b", {1}, prompt="short")
     assert main(["compare", *map(str, folders)]) == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith("error: ")
+
+
+# --- the record ------------------------------------------------------------------------------------------------------
+
+
+def test_the_command_writes_a_record_and_its_table(go: Go, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = go("a", {1}), go("b", {1, 2})
+    main(["compare", "sayer:a", "sayer:b"])
+    (folder,) = (path.parent for path in Path("results/compare").glob("*/record.json"))
+    assert f"Record: {folder}" in capsys.readouterr().out
+    record = load_comparison(folder)
+    assert record is not None and (record.first, record.second) == ("sayer:a", "sayer:b")
+    (runs,) = record.runs
+    assert (Path(runs.first_folder).resolve(), Path(runs.second_folder).resolve()) == (first, second)
+    (row,) = record.comparisons
+    report = compare("sayer:a", "sayer:b", Path("results"))
+    assert (row.difference, row.p_holm) == (report.comparisons[0].difference, report.comparisons[0].p_holm)
+
+
+def test_the_tables_beside_the_record_hold_the_printed_cells(go: Go) -> None:
+    go("a", {1})
+    go("b", {1, 2})
+    report = compare("sayer:a", "sayer:b", Path("results"))
+    folder = keep(report, Path("results"), ["compare"], seed=0)
+    rows = list(csv.reader((folder / "table.csv").read_text().splitlines()))
+    table = comparison_table(report)
+    assert rows == [list(table.header), *map(list, table.rows)]
+    lines = (folder / "table.md").read_text().splitlines()
+    assert len(lines) == 3 and lines[0].count("|") == lines[2].count("|") == len(table.header) + 1
+
+
+def test_the_same_comparison_again_is_the_same_record(go: Go) -> None:
+    go("a", {1})
+    go("b", {1, 2})
+    reports = [compare("sayer:a", "sayer:b", Path("results")) for _ in range(2)]
+    folders = {keep(report, Path("results"), ["compare"], seed=0) for report in reports}
+    assert len(folders) == 1
+
+
+def test_a_protocol_that_one_run_alone_follows_is_said(go: Go) -> None:
+    one, other = _finished(go("a", {1})).record, _finished(go("b", {1, 2})).record
+    assert _warnings(one, other) == []
+    said = _warnings(one.model_copy(update={"protocol": "ltu"}), other)
+    assert said == ["beeps: the runs follow different protocols: sayer:a by protocol ltu, sayer:b by none."]
+
+
+def test_clips_that_a_model_learned_from_are_said(go: Go) -> None:
+    one, other = _finished(go("a", {1})).record, _finished(go("b", {1, 2})).record
+    heard = LeakageRow(learned_from=("beeps",), flagged={"beep-01": "beeps", "beep-02": "beeps"}, unchecked=())
+    (said,) = _warnings(one, other.model_copy(update={"leakage": heard}))
+    assert said.startswith("beeps: 2 of 40 clips, or their recordings, are among what sayer:b learned from")
+
+
+def test_another_seed_is_another_record(go: Go) -> None:
+    go("a", {1})
+    go("b", {1, 2})
+    folders = {keep(compare("sayer:a", "sayer:b", Path("results"), seed=s), Path("results"), [], s) for s in (0, 1)}
+    assert len(folders) == 2

@@ -92,6 +92,12 @@ def test_reversed_audio_is_the_clip_backwards() -> None:
     assert np.array_equal(heard("reversed"), WAVE[::-1])
 
 
+def test_reversed_audio_comes_in_blocks_of_a_few_megabytes() -> None:
+    long = np.arange(600_000, dtype=np.float32) / 600_000
+    blocks = list(ChangedSource(ArraySource(long, RATE_HZ), "reversed", "0").blocks(RATE_HZ))
+    assert max(map(len, blocks)) < 300_000 and np.array_equal(np.concatenate(blocks), long[::-1])
+
+
 def test_noise_is_as_long_and_as_loud_as_the_clip() -> None:
     long = np.tile(WAVE, 100)
     noise = heard("noise", long)

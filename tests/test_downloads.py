@@ -22,6 +22,7 @@ from harness.downloads import DownloadError, Patience, Wanted, download, free_by
 CONTENT = random.Random(1).randbytes(300_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 SHA1 = hashlib.sha1(CONTENT).hexdigest()
+MD5 = hashlib.md5(CONTENT).hexdigest()
 PATIENT = Patience(tries=3, first_wait_s=0.0, timeout_s=5.0)
 
 Behaviour = Callable[["Handler"], None]
@@ -157,7 +158,7 @@ def left_in(target: Path) -> list[str]:
 # --- whole and right --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("known", [{}, {"sha256": SHA256}, {"sha1": SHA1}, {"n_bytes": len(CONTENT)}])
+@pytest.mark.parametrize("known", [{}, {"sha256": SHA256}, {"sha1": SHA1}, {"md5": MD5}, {"n_bytes": len(CONTENT)}])
 def test_a_file_comes_whole_and_leaves_nothing_else(server: Server, target: Path, known: dict[str, object]) -> None:
     assert fetch(server, target, **known) is True
     assert target.read_bytes() == CONTENT and left_in(target) == ["clips.bin"]
@@ -423,10 +424,10 @@ def test_a_redirect_to_another_protocol_is_not_followed(server: Server, target: 
 # --- lies -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("known", [{"sha256": SHA256}, {"sha1": SHA1}])
+@pytest.mark.parametrize("known", [{"sha256": SHA256}, {"sha1": SHA1}, {"md5": MD5}])
 def test_wrong_bytes_are_thrown_away(server: Server, target: Path, known: dict[str, object]) -> None:
     server.content = CONTENT[:-1] + b"?"
-    with pytest.raises(DownloadError, match="not the published file: its sha"):
+    with pytest.raises(DownloadError, match="not the published file: its (sha|md5)"):
         fetch(server, target, **known)
     assert left_in(target) == []
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 from harness.contracts import Decision, Scored
+from harness.label_sets import SetDecision
 from harness.measuring import BoundMetric
 from harness.metrics.macro_f1 import macro_f1
 from harness.metrics.micro_f1 import micro_f1
@@ -86,3 +88,50 @@ def test_multiplicities_give_what_repeated_items_give(metric: object) -> None:
     bound = BoundMetric(metric.__name__, LABELS, metric)  # type: ignore[attr-defined, arg-type]
     repeated = [metric([each for each, n in zip(items, column, strict=True) for _ in range(n)]) for column in counts.T]  # type: ignore[operator]
     assert bound.resampled(items)(counts) == pytest.approx(repeated)
+
+
+# --- sets of labels ---------------------------------------------------------------------------------------------------
+
+
+def set_items(seed: int, n: int = 60) -> list[Scored]:
+    """Clips with one to three labels, and answers that name none to four."""
+    rng = random.Random(seed)
+    items = []
+    for number in range(n):
+        said = tuple(sorted(rng.sample(LABELS, rng.randint(0, 4))))
+        decision = SetDecision(said[0] if len(said) == 1 else None, labels=said)
+        references = tuple(rng.sample(LABELS[:6], rng.randint(1, 3)))
+        items.append(Scored("x", references, f"c{number // 2}", rng.random() < 0.9, decision))
+    return items
+
+
+@pytest.mark.parametrize(("metric", "average"), [(micro_f1, "micro"), (macro_f1, "macro")])
+def test_f1_of_sets_of_labels_equals_scikit_learns(metric: Callable[..., float], average: str) -> None:
+    from sklearn.metrics import f1_score
+
+    items = set_items(2)
+    truth = np.array([[label in each.references for label in LABELS] for each in items]).astype(int)
+    said = [each.decision.labels if each.answered else () for each in items]  # type: ignore[attr-defined]
+    decided = np.array([[label in each for label in LABELS] for each in said]).astype(int)
+    expected = f1_score(truth, decided, average=average, zero_division=np.nan)
+    assert metric(items) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("metric", [micro_f1, macro_f1])
+def test_f1_of_sets_is_resampled_as_it_is_computed(metric: Callable[..., float]) -> None:
+    items = set_items(3)
+    counts = np.random.default_rng(0).integers(0, 3, size=(len(items), 4)).astype(np.int32)
+    repeated = [metric([i for i, n in zip(items, column, strict=True) for _ in range(n)]) for column in counts.T]
+    assert BoundMetric(metric.__name__, LABELS, metric).resampled(items)(counts) == pytest.approx(repeated, abs=1e-9)
+
+
+def test_a_scorer_of_single_labels_on_clips_with_several_says_what_that_costs() -> None:
+    items = [item("a", "a", "b"), item("b", "b")]
+    assert micro_f1(items) == pytest.approx(0.8)
+    assert BoundMetric("micro_f1", LABELS, micro_f1).remarks(items) == (
+        "the scorer decides for one label a clip, and 2 clips have 3: micro F1 can be 80.0 % at most",
+    )
+
+
+def test_a_scorer_of_sets_needs_no_such_remark() -> None:
+    assert BoundMetric("micro_f1", LABELS, micro_f1).remarks(set_items(4)) == ()

@@ -12,7 +12,14 @@ from harness.errors import MetricUnavailable
 from harness.measuring import BoundMetric
 from harness.metrics.mean_ap import mean_ap
 from harness.metrics.mean_ap_ltu import mean_ap_ltu
-from harness.statistics import bootstrap_statistic_interval, bootstrap_weighted_interval
+from harness.scoring import _interval
+from harness.statistics import (
+    CENTRED,
+    bootstrap_centred_interval,
+    bootstrap_statistic_interval,
+    bootstrap_weighted_interval,
+    resampled_values,
+)
 
 LABELS = ("dog", "cat", "rain", "wind", "bell")
 
@@ -136,6 +143,41 @@ def test_the_fast_interval_equals_that_of_the_plain_bootstrap() -> None:
     )
     fast = bootstrap_weighted_interval(bound.resampled(items), clusters, n_resamples=100, seed=3)
     assert (fast.low, fast.high) == pytest.approx((plain.low, plain.high), abs=1e-9)
+
+
+def rare_items(seed: int, n: int = 12) -> list[Scored]:
+    """A small set on which three of five classes have a single positive."""
+    rng = np.random.default_rng(seed)
+    items = []
+    for number in range(n):
+        references = (LABELS[2 + number],) if number < 3 else (LABELS[number % 2],)
+        scores = tuple(float(x) for x in rng.random(len(LABELS)))
+        items.append(Scored(f"i{number}", references, f"c{number}", True, Decision(None, scores)))
+    return items
+
+
+def test_the_interval_of_a_small_set_with_rare_classes_holds_the_value() -> None:
+    outside = {"percentile": 0, "reported": 0}
+    for seed in range(40):
+        items = rare_items(seed)
+        bound = BoundMetric("mean_ap", LABELS, mean_ap)
+        value, clusters = bound.value(items), [item.cluster for item in items]
+        plain = bootstrap_weighted_interval(bound.resampled(items, value), clusters, n_resamples=200)
+        reported = _interval(items, bound, value, seed=0, n_resamples=200)
+        outside["percentile"] += not plain.low <= value <= plain.high
+        outside["reported"] += not reported.low <= value <= reported.high
+        assert reported.method == CENTRED and 0.0 <= reported.low <= reported.high <= 1.0
+    assert outside["reported"] == 0 and outside["percentile"] > 0
+
+
+def test_the_interval_is_the_percentile_interval_less_the_bootstraps_bias() -> None:
+    items = some_items(4)
+    bound = BoundMetric("mean_ap", LABELS, mean_ap)
+    value, clusters = bound.value(items), [item.cluster for item in items]
+    values = resampled_values(bound.resampled(items), clusters, 300, 0)
+    low, high = np.quantile(values, [0.025, 0.975]) - (values.mean() - value)
+    found = bootstrap_centred_interval(bound.resampled(items), value, clusters, n_resamples=300)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=1e-12)
 
 
 @pytest.mark.slow

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from harness.config import RunConfig
 from harness.contracts import AudioClip, ModelAdapter, Query
+from harness.plan import CountsLabels
+from harness.records import load_predictions
+from harness.registry import add_plugin_file
+from harness.runner import run
+from harness.tables import closing_lines
 from models.chance import chance
 from models.echo import echo
 from models.majority import majority
 
+PLUGINS = Path(__file__).parent / "plugins"
 LABELS = ("dog", "cat", "rain", "chirping birds")
-FLOORS = [echo(), echo(scores=True), chance(), majority()]
+COUNTS = {"dog": 2, "cat": 5, "rain": 5, "chirping birds": 1}
+FLOORS = [echo(), echo(scores=True), chance(), majority(), majority("rain")]
 
 
 def query(item_id: str = "a", labels: tuple[str, ...] | None = LABELS) -> Query:
@@ -70,8 +79,55 @@ def test_chance_without_labels_fails_the_item_and_says_why() -> None:
     assert error is not None and error.startswith("ModelLimitError: ")
 
 
-def test_majority_always_says_the_same() -> None:
-    assert {answer.text for answer in majority().answer([query("a"), query("b")])} == {"chirping birds"}
+def told(label: str | None = None) -> ModelAdapter:
+    """`majority` that was told the counts."""
+    model = majority(label)
+    assert isinstance(model, CountsLabels)
+    model.count_labels(COUNTS)
+    return model
+
+
+def test_majority_always_says_the_most_frequent_label_and_the_first_of_equals() -> None:
+    assert {answer.text for answer in told().answer([query("a"), query("b")])} == {"cat"}
+
+
+def test_majority_says_that_it_looked_at_the_counts() -> None:
+    described = told().describe()
+    assert described.trained_on == "label counts of the task's own items: cat 5 times"
+    assert described.generation == {"label": "cat", "label_counts": True}
+
+
+def test_a_label_that_was_asked_for_stands_whatever_the_counts() -> None:
+    assert told("dog").answer([query()])[0].text == "dog" and told("dog").describe().trained_on == ""
+
+
+def test_other_counts_are_another_fingerprint() -> None:
+    other = majority()
+    assert isinstance(other, CountsLabels)
+    other.count_labels({"dog": 9, "cat": 1})
+    prints = {told().describe().fingerprint, other.describe().fingerprint, told("cat").describe().fingerprint}
+    assert len(prints) == 3
+
+
+def test_majority_that_was_told_nothing_says_the_first_label_and_without_labels_nothing() -> None:
+    assert majority().answer([query()])[0].text == "dog"
+    assert (majority().answer([query(labels=None)])[0].error or "").startswith("ModelLimitError: ")
+
+
+@pytest.mark.parametrize("limit", [None, 3])
+def test_a_run_of_majority_looks_at_the_counts_of_the_whole_set(
+    limit: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LALM_HARNESS_DATA", raising=False)
+    beeps = (PLUGINS / "beeps.py").read_text().replace("LABELS[index % 3].name", "LABELS[min(2, index % 4)].name")
+    (tmp_path / "beeps.py").write_text(beeps)
+    add_plugin_file(tmp_path / "beeps.py")
+    outcome = run(RunConfig("majority", "beeps", limit=limit, device="cpu"), say=lambda line: None)
+    assert {row.text for row in load_predictions(outcome.folder)} == {"high beep"}
+    lines = closing_lines(outcome.record, outcome.folder)
+    assert "The model learned from: label counts of the task's own items: high beep 6 times." in lines
+    assert limit is not None or outcome.scores[0].value == 0.5
 
 
 def test_majority_scores_its_label_highest_and_as_probabilities() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,9 +13,11 @@ import pytest
 
 from harness.contracts import AudioClip, AudioItem, Query
 from harness.errors import MissingExtraError, OptionError, PluginError
+from harness.registry import create
 from models import _yamnet
 from models._yamnet import YamnetTagger
 from models._yamnet_labels import AUDIOSET_CLASSES
+from models._yamnet_match import classes_of
 from models.yamnet import yamnet
 from tasks.esc50 import esc50
 
@@ -234,3 +237,72 @@ def test_the_variant_is_part_of_the_fingerprint_and_the_threads_are_not() -> Non
     prints = [yamnet("top"), yamnet("labels"), yamnet("top", threads=2)]
     described = [model.describe().fingerprint for model in prints]
     assert described[0] != described[1] and described[0] == described[2]
+
+
+# --- labels of other tasks -------------------------------------------------------------------------------------------
+
+
+CLASSES = (
+    "Dog",
+    "Bark",
+    "Train",
+    "Train horn",
+    "Accelerating, revving, vroom",
+    "Cymbal",
+    "Gong",
+    "Car passing by",
+    "Vehicle horn, car horn, honking",
+    "Canidae, dogs, wolves",
+    "Silence",
+)
+
+
+@pytest.mark.parametrize(
+    ("label", "classes"),
+    [
+        ("Accelerating_and_revving_and_vroom", ("Accelerating, revving, vroom",)),
+        ("accelerating,  revving,  vroom", ("Accelerating, revving, vroom",)),
+        ("car passing by", ("Car passing by",)),
+        ("dog barking", ("Dog", "Bark", "Canidae, dogs, wolves")),
+        ("train horning", ("Train horn",)),
+        ("playing cymbals", ("Cymbal",)),
+        ("car horn", ("Vehicle horn, car horn, honking",)),
+        ("silence", ("Silence",)),
+        ("residential area", ()),
+        ("yes", ()),
+        ("", ()),
+    ],
+)
+def test_a_label_has_the_classes_of_its_words(label: str, classes: tuple[str, ...]) -> None:
+    assert classes_of(("other", label), CLASSES)[1] == classes
+
+
+def test_labels_with_the_same_words_have_the_same_classes() -> None:
+    assert classes_of(("small gong", "large gong"), CLASSES) == [("Gong",), ("Gong",)]
+
+
+def test_the_table_is_for_esc50s_labels_alone() -> None:
+    assert classes_of(("dog", "rain"), CLASSES)[0] == AUDIOSET_CLASSES["dog"]
+    assert classes_of(("dog", "harp"), CLASSES)[0] == ("Dog",)
+
+
+@pytest.mark.parametrize(
+    ("task", "n_covered"),
+    [
+        ("esc50", 49),
+        ("dcase2017", 17),
+        ("vocalsound", 6),
+        ("tut2017", 4),
+        ("beijing_opera", 4),
+        ("vggsound", 232),
+        ("fsd50k", 194),
+        ("audioset", 526),
+    ],
+)
+def test_so_many_labels_of_each_task_have_a_class(task: str, n_covered: int, shared_data: Path) -> None:
+    with (shared_data / "taggers" / "yamnet_class_map.csv").open(newline="", encoding="utf-8") as lines:
+        names = tuple(row["display_name"] for row in csv.DictReader(lines))
+    labels = [label.text for label in create("tasks", task).value.labels]
+    found = classes_of(labels, names)
+    assert sum(map(bool, found)) == n_covered
+    assert {name for classes in found for name in classes} <= set(names)

@@ -79,3 +79,22 @@ def test_a_stream_of_features_is_padded_like_a_clip(n: int, padded: int) -> None
     stream = features.normalised_stream(log_mel.split(50), features.LTU_NORMALISATION, 128, 64)
     expected = features.normalise(features.pad_frames(log_mel, padded), features.LTU_NORMALISATION)
     torch.testing.assert_close(torch.cat(list(stream)), expected)
+
+
+def test_a_clip_that_is_padded_with_silence_is_heard_as_one_that_goes_on_in_silence() -> None:
+    how = features.Normalisation(0.0, 1.0, pads_with_silence=True)
+    n_frames, clip = 64, torch.randn(4000, generator=torch.Generator().manual_seed(0))
+    silent = torch.cat([clip, torch.zeros(n_frames * features.FRAME_SHIFT - len(clip))])
+    padded = features.pad_frames(features.fbank(clip), n_frames, how)
+    expected = features.pad_frames(features.fbank(silent), n_frames)
+    straddling = features.n_frames(len(clip))  # here and in the next two, a window holds the clip's end and silence
+    alike = [i for i in range(n_frames) if not straddling <= i < straddling + 3]
+    torch.testing.assert_close(padded[alike], expected[alike], rtol=0, atol=2e-3)
+
+
+def test_a_stream_is_padded_with_silence_as_a_whole_clip_is() -> None:
+    how = features.Normalisation(-4.0, 9.0, pads_with_silence=True)
+    log_mel = torch.randn(100, 128)
+    stream = features.normalised_stream(log_mel.split(30), how, 160, 64)
+    expected = features.normalise(features.pad_frames(log_mel, 192, how), how)
+    assert torch.equal(torch.cat(list(stream)), expected)

@@ -194,9 +194,10 @@ def test_an_archive_that_the_user_put_there_is_used_and_kept(home: Home, root: P
     assert (done.is_complete, home.asked, (root / "esc50/master.zip").is_file()) == (True, [], True)
 
 
-def test_a_wrong_digest_puts_nothing_in_place(home: Home, root: Path, ways: Ways) -> None:
-    file = replace(zipped(home), sha256="0" * 64)
-    with pytest.raises(DownloadError, match="sha256"):
+@pytest.mark.parametrize("digest", [{"sha256": "0" * 64}, {"sha256": None, "md5": "0" * 32}])
+def test_a_wrong_digest_puts_nothing_in_place(home: Home, root: Path, ways: Ways, digest: dict[str, str]) -> None:
+    file = replace(zipped(home), **digest)
+    with pytest.raises(DownloadError, match="its (sha256|md5) is"):
         prepare_task(task_of(file), root, yes, ways)
     assert files_in(root) == ["esc50/.lalm-harness/lock"]
 

@@ -193,3 +193,8 @@ def test_a_first_round_of_other_settings_is_refused(field: str, value: object) -
     recipe.check_same_first_round(_config_of(), wanted)
     with pytest.raises(OptionError, match="first_round" if field == "steps" else field):
         recipe.check_same_first_round(_config_of(**{field: value}), wanted)
+
+
+def test_without_a_teacher_there_is_one_round_alone() -> None:
+    defaults = recipe.tiny(teacher="none").defaults
+    assert (defaults.first_round, defaults.second_pool, defaults.second_freezes) == (defaults.steps, 0, False)

@@ -83,12 +83,26 @@ def test_a_run_whose_batches_are_cut_by_their_length_goes_on_as_well(
     go: Callable[..., RunOutcome], monkeypatch: pytest.MonkeyPatch, n_kept: int
 ) -> None:
     # Beeps last 0.05 s, so batches hold two of them instead of four.
-    monkeypatch.setattr("harness.answering._AUDIO_AT_ONCE_S", 0.12)
+    monkeypatch.setattr("harness.hearing._AUDIO_AT_ONCE_S", 0.12)
     first = go()
     before = load_predictions(first.folder)
     assert [row.batch_index for row in before] == [n // 2 for n in range(12)]
     lines = (first.folder / PREDICTIONS_FILE).read_bytes().splitlines(keepends=True)
     _cut_off(first.folder, len(b"".join(lines[:n_kept])))
+    assert _lasting(load_predictions(go().folder)) == _lasting(before)
+
+
+@pytest.mark.parametrize("n_kept", [0, 1, 2, 3])
+def test_a_run_of_unread_clips_cut_off_anywhere_ends_the_same(
+    go: Callable[..., RunOutcome], monkeypatch: pytest.MonkeyPatch, n_kept: int
+) -> None:
+    # Beeps last 0.05 s: all of them are long, so that each is a batch of its own and seeded as such.
+    monkeypatch.setattr("harness.hearing.LONG_S", 0.04)
+    first = go()
+    before = load_predictions(first.folder)
+    assert [row.batch_index for row in before] == list(range(12))
+    lines = (first.folder / PREDICTIONS_FILE).read_bytes().splitlines(keepends=True)
+    _cut_off(first.folder, len(b"".join(lines[:n_kept])) + 5)
     assert _lasting(load_predictions(go().folder)) == _lasting(before)
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from harness import registry
 from harness.contracts import Decision, Label, ScorableAnswer
+from harness.label_sets import decided_labels
 from harness.scorers.exact import exact
 
 
@@ -78,3 +79,30 @@ def test_an_answer_of_many_words_is_read_in_full() -> None:
 
 def test_no_scores_are_made_up() -> None:
     assert decide("dog").scores is None
+
+
+# --- several labels ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answer", "labels"),
+    [
+        ("a dog and rain", ("dog", "rain")),
+        ("dog, rain, dog", ("dog", "rain")),
+        ("no dog, only rain", ("rain",)),
+        ("I hear rain. Label: dog; cat", ("cat", "dog")),
+        ("I hear rain and a dog. Label: nothing of these", ("dog", "rain")),
+        ("a dog", ("dog",)),
+        ("music", ()),
+    ],
+)
+def test_every_label_that_is_named_is_in_the_set(answer: str, labels: tuple[str, ...]) -> None:
+    assert decided_labels(decide(answer)) == labels
+
+
+def test_a_decision_of_several_labels_is_none_where_one_is_wanted() -> None:
+    assert decide("a dog and rain").label is None
+
+
+def test_the_version_tells_decisions_of_sets_from_those_of_before() -> None:
+    assert exact().version == 2

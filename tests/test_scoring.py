@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import pytest
 
 from harness.contracts import Decision, Label, ScorableAnswer, Scored
 from harness.errors import PluginError, UsageError
+from harness.measuring import BoundMetric
 from harness.metrics.accuracy import accuracy
+from harness.metrics.cider_d import cider_d
 from harness.metrics.mean_ap import mean_ap
+from harness.metrics.micro_f1 import micro_f1
 from harness.scorers.embed import embed
 from harness.scorers.exact import exact
 from harness.scorers.loglik import loglik
 from harness.scores import make_scorer
-from harness.scoring import ClassCount, ScoreReport, ScoringInput, gives_scores, score_items
+from harness.scoring import ClassCount, ScoreReport, ScoringInput, Verbatim, decide_items, gives_scores, score_items
 
 LABELS = (Label("dog", "dog"), Label("cat", "cat"), Label("sea_waves", "sea waves"))
 
@@ -163,3 +167,32 @@ def test_a_model_that_says_nothing_has_a_mean_average_precision_of_zero() -> Non
 def test_no_items_are_an_error() -> None:
     with pytest.raises(ValueError, match="nothing to score"):
         score_items([], LABELS, exact(), "accuracy", accuracy)
+
+
+def test_a_list_of_labels_is_unparsed_for_accuracy_and_a_set_for_f1() -> None:
+    items = [item(0, "dog", "a dog and a cat")]
+    one = score_items(items, LABELS, exact(), "accuracy", accuracy)
+    several = score_items(items, LABELS, exact(), "micro_f1", micro_f1)
+    assert (one.value, one.n_unparsed, one.confusion) == (0.0, 1, {"dog": {"(unparsed)": 1}})
+    assert (several.value, several.n_unparsed) == (pytest.approx(2 / 3), 0)
+    assert several.confusion == {"dog": {"dog": 1}}
+
+
+def test_items_that_were_learned_from_are_left_out_of_the_clean_value_alone() -> None:
+    report = score_items(ITEMS, LABELS, exact(), "accuracy", accuracy, learned_from={ITEMS[0].item_id})
+    plain = score_items(ITEMS, LABELS, exact(), "accuracy", accuracy)
+    assert (report.value, report.n_clean) == (plain.value, len(ITEMS) - 1)
+    rest = score_items(ITEMS[1:], LABELS, exact(), "accuracy", accuracy)
+    assert report.clean == rest.value and plain.clean is None
+
+
+def test_the_clean_value_weighs_words_as_the_whole_set_does() -> None:
+    said = ["a dog barks", "rain falls on a roof", "a dog and rain", "bells ring in a town"]
+    inputs = [
+        ScoringInput(f"{n}", (text, "a " + text), f"{n}", True, said[-1 - n // 2], None) for n, text in enumerate(said)
+    ]
+    metric = partial(cider_d, tokenizer="none")
+    report = score_items(inputs, [], Verbatim(), "cider_d", metric, learned_from={"0", "1"})
+    each = BoundMetric("cider_d", (), metric).per_item(decide_items(inputs, [], Verbatim()))
+    assert each is not None and report.clean == pytest.approx(each[2:].mean(), abs=1e-12)
+    assert report.clean != pytest.approx(metric(decide_items(inputs[2:], [], Verbatim())), abs=1e-3)

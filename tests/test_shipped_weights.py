@@ -5,20 +5,26 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness.config import RunConfig
+from harness.recipes.tiny import check_same_first_round, first_round_of
 from harness.records import Prediction, load_run
 from harness.runner import RunOutcome, run
+from harness.training import TrainConfig
 
 REFERENCE = Path(__file__).resolve().parents[1] / "results" / "reference"
 WEIGHTS_LIMIT_BYTES = 20_000_000
+MODELS = ("ssalm", "ltu", "hybrid", "ast_mamba")
+# Models of one encoder share the first round.
+FIRST_ROUND_OF = {"ssalm": "ssalm", "hybrid": "ssalm", "ltu": "ltu", "ast_mamba": "ltu"}
 
 
-@pytest.fixture(scope="module", params=["ssalm", "ltu"])
+@pytest.fixture(scope="module", params=MODELS)
 def outcome(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> RunOutcome:
     """The shipped model on all of the starter set's test split."""
     results = tmp_path_factory.mktemp("results")
@@ -64,21 +70,37 @@ def test_answers_are_those_of_the_reference_record(outcome: RunOutcome) -> None:
     assert sum(found[item] != reference[item] for item in found) <= 4
 
 
-@pytest.mark.parametrize("model", ["ssalm", "ltu"])
+def _trained(model: str, name: str) -> Any:
+    return json.loads((REFERENCE / "training" / f"{model}-tiny" / "tiny-seed0" / name).read_text())
+
+
+@pytest.mark.parametrize("model", MODELS)
 def test_the_training_record_names_these_very_weights(model: str) -> None:
-    record = json.loads((REFERENCE / "training" / f"{model}-tiny" / "tiny-seed0" / "record.json").read_text())
-    assert record["weights_sha256"] == hashlib.sha256(_weights(model).read_bytes()).hexdigest()
+    assert _trained(model, "record.json")["weights_sha256"] == hashlib.sha256(_weights(model).read_bytes()).hexdigest()
 
 
-def test_both_models_learned_from_the_same_clips_by_the_same_recipe() -> None:
-    configs = [
-        json.loads((REFERENCE / "training" / f"{model}-tiny" / "tiny-seed0" / "config.json").read_text())
-        for model in ("ssalm", "ltu")
-    ]
-    assert [config.pop("model") for config in configs] == ["ssalm", "ltu"]
-    assert configs[0] == configs[1]
+def test_all_learned_from_the_same_clips_by_the_same_recipe() -> None:
+    configs = [_trained(model, "config.json") for model in MODELS]
+    assert [config.pop("model") for config in configs] == list(MODELS)
+    for config in configs:
+        del config["hearing_from_sha256"]
+        # Which options there are differs: a LLaMA behind an AST has no scan to choose.
+        assert config.pop("model_options")["variant"] == "tiny"
+    assert all(config == configs[0] for config in configs)
 
 
-@pytest.mark.parametrize("model", ["ssalm", "ltu"])
+@pytest.mark.parametrize("model", MODELS)
+def test_a_first_round_that_was_taken_over_is_the_recorded_one_of_the_same_settings(model: str) -> None:
+    folder = REFERENCE / "training" / f"{FIRST_ROUND_OF[model]}-tiny" / "first-round-seed0"
+    own, donor = _trained(model, "config.json"), json.loads((folder / "config.json").read_text())
+    assert own["hearing_from_sha256"] == (folder / "first_round.sha256").read_text().strip()
+    config = TrainConfig(**{field.name: own[field.name] for field in fields(TrainConfig)})
+    learned_from = {
+        name: own[name] for name in ("recipe", "recipe_version", "hold_out_fold", "teacher", "clips_sha256")
+    }
+    check_same_first_round(donor, {**learned_from, **first_round_of(config)})
+
+
+@pytest.mark.parametrize("model", MODELS)
 def test_weights_stay_within_their_size(model: str) -> None:
     assert _weights(model).stat().st_size < WEIGHTS_LIMIT_BYTES

@@ -352,6 +352,16 @@ def test_a_pool_is_refused_where_the_encoder_goes_on_learning() -> None:
         replace(CONFIG, second_pool=8)
 
 
+def test_a_second_round_that_has_nothing_left_to_train_is_refused(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    trainer = _two_rounds(tmp_path / "a", _TwoParts())
+    trainer.config = replace(trainer.config, second_freezes=True)
+    trainer.batches = lambda step: [step]  # type: ignore[list-item, return-value]  # the first round answers too
+    with pytest.raises(UsageError, match="nothing to do"):
+        trainer.run(lambda line: None)
+
+
 def test_a_model_that_cannot_encode_once_is_told_to_do_without_a_pool(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="second_pool to 0"):
         _pooled(tmp_path / "a", _TwoParts()).run(lambda line: None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +40,17 @@ def write_esc50(root: Path) -> Path:
     for number, name in enumerate(NAMES):
         soundfile.write(root / "audio" / name, noise(number), RATE_HZ)
     return root
+
+
+# ESC-10 is what is here of ESC-50.
+OTHER_CLASSES = set(CATEGORIES) - set(
+    "dog rooster rain sea_waves crackling_fire crying_baby sneezing clock_tick helicopter chainsaw".split()
+)
+
+
+def some_task() -> Task:
+    """ESC-50 without its published counts: of these sets nothing was published."""
+    return replace(esc50(), published_counts={})
 
 
 def check(root: Path, **counts: int) -> Report:
@@ -129,7 +141,13 @@ def test_the_real_part_of_esc50_lacks_only_clips(shared_data: Path) -> None:
     items = task.read_items(shared_data / "esc50_folds1-4")
     report = verify(task, items)
     faults = [fault for fault in report.faults if fault.kind != "extra"]
-    assert [(fault.kind, fault.clip) for fault in faults] == [("wrong_count", "items")]
+    counts = {fault.clip: fault.detail for fault in faults if fault.kind == "wrong_count"}
+    assert counts.pop("items").endswith("instead of 400") and counts.pop("clips").endswith("instead of 400")
+    assert counts.pop("labels") == "10 instead of 50"
+    # Of each other class all clips are missing; the copy here is of 16 kHz.
+    assert {detail for name, detail in counts.items() if name in OTHER_CLASSES} == {"0 instead of 8"}
+    assert {fault.kind for fault in faults} == {"wrong_count", "wrong_rate"}
+    assert report.rate_hz == 44_100
 
 
 # --- kinds that need a closer look ------------------------------------------------------------------------------------
@@ -158,15 +176,15 @@ def test_another_set_beside_the_clips_folders_is_not_extra(tmp_path: Path) -> No
         (tmp_path / folder).mkdir(parents=True)
         soundfile.write(tmp_path / folder / "a.wav", noise(len(folder)), RATE_HZ)
     items = [AudioItem(name, FileSource(tmp_path / name / "a.wav"), ("dog",), name) for name in ("yes", "no")]
-    assert verify(esc50(), ItemSet(tuple(items), "official", 2, tmp_path)).is_clean
+    assert verify(some_task(), ItemSet(tuple(items), "official", 2, tmp_path)).is_clean
 
 
 def test_clips_of_other_splits_are_not_extra(root: Path) -> None:
     items = esc50().read_items(root)
     half = replace(items, items=items.items[:6], n_declared=6)
     others = {item.source.path for item in items.items[6:] if isinstance(item.source, FileSource)}
-    assert [kind for kind, _ in found(verify(esc50(), half))] == ["extra"] * 6
-    assert verify(esc50(), half, others).is_clean
+    assert [kind for kind, _ in found(verify(some_task(), half))] == ["extra"] * 6
+    assert verify(some_task(), half, others).is_clean
 
 
 def test_other_splits_are_found_by_the_options_of_the_task() -> None:
@@ -220,9 +238,20 @@ def test_a_count_that_is_not_the_published_one_is_named(root: Path, name: str, n
 
 
 def test_a_part_of_the_set_does_not_pass_for_the_whole(root: Path) -> None:
-    task = esc50()
+    task = some_task()
     (fault,) = verify(task, task.read_items(root)).faults
     assert (fault.clip, fault.detail) == ("items", "12 instead of 2000")
+
+
+def test_esc50s_published_counts_are_compared(root: Path) -> None:
+    task = esc50()
+    faults = {fault.clip: fault.detail for fault in verify(task, task.read_items(root)).of_kind("wrong_count")}
+    assert (faults["clips"], faults["labels"], faults["dog"]) == (
+        "12 instead of 2000",
+        "12 instead of 50",
+        "1 instead of 40",
+    )
+    assert len(faults) == 2 + 1 + len(CATEGORIES)
 
 
 def test_a_published_count_that_means_nothing_here_is_said(root: Path) -> None:
@@ -255,8 +284,20 @@ def test_items_of_one_file_are_one_clip(tmp_path: Path) -> None:
 def test_generated_sounds_are_heard_too() -> None:
     sources = [ArraySource(noise(1)[:, 0], 16_000), ArraySource(np.zeros(800), 16_000)]
     items = [AudioItem(f"item {n}", source, ("dog",), str(n)) for n, source in enumerate(sources)]
-    task = replace(esc50(), labels=(Label("dog", "dog"),))
+    task = replace(some_task(), labels=(Label("dog", "dog"),))
     assert found(verify(task, ItemSet(tuple(items), "official", 2, Path("none")))) == [("silent", "item 1")]
+
+
+def test_a_long_clip_is_heard_a_block_at_a_time(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "long.wav", np.tile(noise(0, n_frames=RATE_HZ), (1200, 1)), RATE_HZ)
+    item = AudioItem("long", FileSource(tmp_path / "long.wav"), ("dog",), "long")
+    tracemalloc.start()
+    try:
+        report = verify(some_task(), ItemSet((item,), "official", 1, tmp_path))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert report.is_clean and peak < 0.5 * 4 * 1200 * RATE_HZ
 
 
 def test_missing_clips_are_counted_without_decoding(root: Path) -> None:

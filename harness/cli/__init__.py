@@ -19,8 +19,11 @@ from harness.cli.check import check
 from harness.cli.compare import compare
 from harness.cli.controls import controls
 from harness.cli.data import data_group
+from harness.cli.frontier import frontier
 from harness.cli.list import list_plugins
+from harness.cli.report import report
 from harness.cli.run import run
+from harness.cli.scaling import scaling
 from harness.cli.score import score
 from harness.cli.train import train
 from harness.errors import HarnessError
@@ -106,6 +109,9 @@ for _name, _verb in (
     ("score", score),
     ("compare", compare),
     ("controls", controls),
+    ("scaling", scaling),
+    ("frontier", frontier),
+    ("report", report),
     ("train", train),
     ("list", list_plugins),
     ("check", check),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -30,10 +31,13 @@ def compare(
     add_plugins(plugin)
     from harness.compare import compare as compare_runs
     from harness.compare import comparison_lines, comparison_table
+    from harness.comparison_record import keep
     from harness.tables import plain_text
 
     report = compare_runs(first, second, results, split_names(scorer), split_names(metric), seed=seed)
+    folder = keep(report, results, ["lalm-harness", *sys.argv[1:]], seed)
     typer.echo(plain_text(comparison_table(report)))
     for line in comparison_lines(report):
         typer.echo(line)
+    typer.echo(f"Record: {folder}")
     return 0

@@ -8,33 +8,31 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.cli import _asking as asking
 from harness.cli._exit_codes import EXIT_INTERRUPTED
-from harness.cli._options import ModelOptions, PluginFiles, ResultsFolder, TaskOptions, add_plugins, parse_options
+from harness.cli._options import ModelOptions, PluginFiles, ResultsFolder, TaskOptions
 
 if TYPE_CHECKING:
     from harness.config import RunConfig
 
 
 def controls(
-    model: Annotated[str, typer.Option(metavar="NAME[:VARIANT]", help="The model to ask. `list models` names them.")],
-    task: Annotated[str, typer.Option(metavar="NAME", help="The benchmark to ask. `list tasks` names them.")],
+    model: asking.ModelName,
+    task: asking.TaskName,
+    protocol: asking.Protocol = None,
     model_option: ModelOptions = None,
     task_option: TaskOptions = None,
-    prompt: Annotated[str | None, typer.Option(metavar="NAME", help="Which of the task's questions to ask.")] = None,
-    limit: Annotated[
-        int | None, typer.Option(metavar="N", help="Ask only N items, drawn at random with --seed.")
-    ] = None,
-    items: Annotated[Path | None, typer.Option(metavar="FILE", help="Ask only the items in this file.")] = None,
-    seed: Annotated[
-        int, typer.Option(metavar="N", help="Decides every random draw, that of other clips included.")
-    ] = 0,
-    batch_size: Annotated[int | None, typer.Option(metavar="N", help="Clips asked about at once. [default: 8]")] = None,
-    device: Annotated[str | None, typer.Option(metavar="NAME", help="auto, cpu, mps, cuda or cuda:N.")] = None,
-    dtype: Annotated[str | None, typer.Option(metavar="TYPE", help="Number type of the weights.")] = None,
-    threads: Annotated[int | None, typer.Option(metavar="N", help="CPU threads to compute with.")] = None,
-    data_root: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where the task's data lies.")] = None,
+    prompt: asking.Prompt = None,
+    limit: asking.Limit = None,
+    items: asking.Items = None,
+    seed: asking.Seed = 0,
+    batch_size: asking.BatchSize = None,
+    device: asking.Device = None,
+    dtype: asking.Dtype = None,
+    threads: asking.Threads = None,
+    data_root: asking.DataRoot = None,
     results: ResultsFolder = Path("results"),
-    scorer: Annotated[list[str] | None, typer.Option(metavar="NAME", help="What turns answers into labels.")] = None,
+    scorer: asking.ScorerNames = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew, even where these controls are complete.")] = False,
     plugin: PluginFiles = None,
 ) -> int:
@@ -43,18 +41,14 @@ def controls(
     The same command again continues controls that were interrupted, and shows those that are complete. The exit code
     is 1 when an item failed in any condition.
     """
-    from harness.cli.run import split_names
-    from harness.config import RunConfig
-    from harness.registry import split_model
-
-    add_plugins(plugin)
-    name, variant = split_model(model)
-    config = RunConfig(
-        model=name,
-        variant=variant,
-        task=task,
-        model_options=parse_options(model_option, "-m"),
-        task_options=parse_options(task_option, "-t"),
+    config = asking.asked_config(
+        model,
+        task,
+        plugin,
+        model_option,
+        task_option,
+        scorer,
+        protocol=protocol,
         prompt=prompt,
         limit=limit,
         items=items,
@@ -65,17 +59,12 @@ def controls(
         threads=threads,
         data_root=data_root,
         results=results,
-        scorers=split_names(scorer),
         fresh=fresh,
     )
     return _carry_out(config)
 
 
 def _carry_out(config: RunConfig) -> int:
-    from harness.config import pin_threads
-
-    # Before the first import of a numerical library: its pool is sized then.
-    pin_threads(config.resolved_threads())
     from harness.controls import controls_lines, controls_table, n_failed, run_controls
     from harness.tables import plain_text
 

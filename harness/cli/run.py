@@ -8,58 +8,32 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.cli import _asking as asking
+from harness.cli._asking import split_names as split_names
 from harness.cli._exit_codes import EXIT_INTERRUPTED
-from harness.cli._options import ModelOptions, PluginFiles, ResultsFolder, TaskOptions, add_plugins, parse_options
+from harness.cli._options import ModelOptions, PluginFiles, ResultsFolder, TaskOptions
 
 if TYPE_CHECKING:
     from harness.config import RunConfig
 
 
 def run(
-    model: Annotated[str, typer.Option(metavar="NAME[:VARIANT]", help="The model to ask. `list models` names them.")],
-    task: Annotated[str, typer.Option(metavar="NAME", help="The benchmark to ask. `list tasks` names them.")],
+    model: asking.ModelName,
+    task: asking.TaskName,
+    protocol: asking.Protocol = None,
     model_option: ModelOptions = None,
     task_option: TaskOptions = None,
-    prompt: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Which of the task's questions to ask. [default: its first]")
-    ] = None,
-    limit: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Ask only N items, drawn at random with --seed and asked in the data's order."),
-    ] = None,
-    items: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Ask only the items in this file, one item id a line.")
-    ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", help="Decides every random draw, that of --limit included.")] = 0,
-    batch_size: Annotated[
-        int | None, typer.Option(metavar="N", help="Clips the model is asked about at once. [default: 8]")
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(metavar="NAME", help="auto, cpu, mps, cuda or cuda:N. [default: auto]")
-    ] = None,
-    dtype: Annotated[
-        str | None,
-        typer.Option(metavar="TYPE", help="Number type of the weights: float32, bfloat16, float16. [default: float32]"),
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option(metavar="N", help="CPU threads to compute with. [default: every usable core]")
-    ] = None,
-    data_root: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="Where the task's data lies. [default: $LALM_HARNESS_DATA, then ./data, then the task's starter set]",
-        ),
-    ] = None,
+    prompt: asking.Prompt = None,
+    limit: asking.Limit = None,
+    items: asking.Items = None,
+    seed: asking.Seed = 0,
+    batch_size: asking.BatchSize = None,
+    device: asking.Device = None,
+    dtype: asking.Dtype = None,
+    threads: asking.Threads = None,
+    data_root: asking.DataRoot = None,
     results: ResultsFolder = Path("results"),
-    scorer: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help="What turns answers into labels; repeat it or separate names by commas. "
-            "[default: exact, and loglik for models that score labels]",
-        ),
-    ] = None,
+    scorer: asking.ScorerNames = None,
     max_failures: Annotated[
         str,
         typer.Option(
@@ -75,17 +49,16 @@ def run(
 
     The same command again continues a run that was interrupted, and shows one that is complete.
     """
-    from harness.config import FailureLimit, RunConfig
-    from harness.registry import split_model
+    from harness.config import FailureLimit
 
-    add_plugins(plugin)
-    name, variant = split_model(model)
-    config = RunConfig(
-        model=name,
-        variant=variant,
-        task=task,
-        model_options=parse_options(model_option, "-m"),
-        task_options=parse_options(task_option, "-t"),
+    config = asking.asked_config(
+        model,
+        task,
+        plugin,
+        model_option,
+        task_option,
+        scorer,
+        protocol=protocol,
         prompt=prompt,
         limit=limit,
         items=items,
@@ -96,23 +69,13 @@ def run(
         threads=threads,
         data_root=data_root,
         results=results,
-        scorers=split_names(scorer),
         max_failures=FailureLimit.parse(max_failures),
         fresh=fresh,
     )
     return _carry_out(config)
 
 
-def split_names(texts: list[str] | None) -> tuple[str, ...]:
-    """Take ["exact,loglik", "embed"] apart into single names."""
-    return tuple(name.strip() for text in texts or () for name in text.split(",") if name.strip())
-
-
 def _carry_out(config: RunConfig) -> int:
-    from harness.config import pin_threads
-
-    # Before the first import of a numerical library: its pool is sized then.
-    pin_threads(config.resolved_threads())
     from harness.runner import run as run_config
     from harness.tables import print_result
 

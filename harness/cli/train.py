@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,7 @@ import typer
 
 from harness.cli._exit_codes import EXIT_INTERRUPTED
 from harness.cli._options import ModelOptions, PluginFiles, add_plugins, parse_options
+from harness.cli._stages import print_forecast, print_stages, staged_config, train_stages
 
 if TYPE_CHECKING:
     from harness.training import TrainConfig, TrainOutcome
@@ -44,6 +46,22 @@ def train(
     device: Annotated[str | None, typer.Option(metavar="NAME", help="cpu or cuda:N. [default: cpu]")] = None,
     checkpoint_every: Annotated[int | None, typer.Option(metavar="N", help="Steps between checkpoints.")] = None,
     log_every: Annotated[int | None, typer.Option(metavar="N", help="Steps between lines of the curve.")] = None,
+    micro_batch: Annotated[
+        int | None, typer.Option(metavar="N", help="Clips at a time, of a step's. For recipes in stages.")
+    ] = None,
+    precision: Annotated[str | None, typer.Option(metavar="TYPE", help="float32 or bfloat16.")] = None,
+    recompute: Annotated[
+        bool, typer.Option("--recompute", help="Less memory, more time: gradient checkpointing. For recipes in stages.")
+    ] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write the curve for TensorBoard too. For recipes in stages.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what it will need, and stop. For recipes in stages.")
+    ] = False,
+    speed: Annotated[
+        float | None, typer.Option(metavar="CLIPS_PER_S", min=1e-9, help="For the hours of --dry-run.")
+    ] = None,
     plugin: PluginFiles = None,
 ) -> int:
     """Train a model by a recipe. The same command again continues where it was interrupted."""
@@ -60,49 +78,98 @@ def train(
         "device": device,
         "checkpoint_every": checkpoint_every,
         "log_every": log_every,
+        "precision": precision,
     }
-    options = parse_options(recipe_option, "-r")
+    staged = {"micro_batch_size": micro_batch, "recompute": recompute or None}
+    asked = _Asked(model, parse_options(model_option, "-m"), recipe, parse_options(recipe_option, "-r"), data_root, out)
+    show = _Shown(tensorboard, dry_run, speed)
     try:
-        outcome = _carry_out(model, parse_options(model_option, "-m"), recipe, options, changes, data_root, out)
+        outcome = _carry_out(asked, changes, staged, show)
     except KeyboardInterrupt:
         print("interrupted; the same command continues from the last checkpoint", file=sys.stderr)
         return EXIT_INTERRUPTED
-    _print_outcome(outcome)
+    if outcome is not None:
+        _print_outcome(outcome)
     return 0
 
 
-def _carry_out(
-    model_text: str,
-    model_options: Mapping[str, str],
-    recipe_name: str,
-    recipe_options: Mapping[str, str],
-    changes: Mapping[str, Any],
-    data_root: Path | None,
-    out: Path | None,
-) -> TrainOutcome:
-    from dataclasses import replace
+@dataclass(frozen=True)
+class _Asked:
+    """What to train, how, from what and whereto, as typed."""
 
+    model: str
+    model_options: Mapping[str, str]
+    recipe: str
+    recipe_options: Mapping[str, str]
+    data_root: Path | None
+    out: Path | None
+
+    def folder(self, label: str, seed: int) -> Path:
+        """The run's folder: named, or made of what was asked for."""
+        shown = {f"m.{key}": value for key, value in self.model_options.items() if key != "variant"}
+        shown |= self.recipe_options
+        named = [f"{key}={value}".replace("/", "_") for key, value in sorted(shown.items())]
+        return self.out or Path("results") / "training" / label / "-".join([self.recipe, f"seed{seed}", *named])
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What to tell besides the curve; for recipes in stages."""
+
+    has_tensorboard: bool
+    is_dry_run: bool
+    speed: float | None
+
+
+def _carry_out(
+    asked: _Asked, changes: Mapping[str, Any], staged: Mapping[str, Any], shown: _Shown
+) -> TrainOutcome | None:
+    """Train, or only say what that would need; None then."""
     from harness import registry
     from harness.contracts import TrainableModel
+    from harness.curriculum import CurriculumConfig, CurriculumModel
     from harness.errors import UsageError
-    from harness.training import train as train_model
 
-    name, variant = registry.split_model(model_text)
-    made = registry.create("models", name, {**model_options, **({"variant": variant} if variant else {})})
+    name, variant = registry.split_model(asked.model)
+    options = {**asked.model_options, **({"variant": variant} if variant else {})}
+    made = registry.create("models", name, options)
     if not isinstance(made.value, TrainableModel):
         raise UsageError(f"the model '{name}' cannot be trained")
-    recipe = registry.create("recipes", recipe_name, recipe_options).value
-    config: TrainConfig = replace(recipe.defaults, **{k: v for k, v in changes.items() if v is not None})
+    recipe = registry.create("recipes", asked.recipe, asked.recipe_options).value
     label = "-".join([name, str(made.options_resolved.get("variant", ""))]).rstrip("-")
-    shown = {**{f"m.{key}": value for key, value in model_options.items() if key != "variant"}, **recipe_options}
-    tags = [
-        recipe_name,
-        f"seed{config.seed}",
-        *(f"{key}={value}".replace("/", "_") for key, value in sorted(shown.items())),
-    ]
-    folder = out or Path("results") / "training" / label / "-".join(tags)
-    show = _Progress(label, config)
-    return train_model(made.value, recipe, config, folder, data_root, made.options_resolved, show.start, show.line)
+    if not isinstance(recipe.defaults, CurriculumConfig):
+        _refuse_staged(asked.recipe, staged, shown)
+        return _train_in_rounds(asked, made, recipe, changes, label)
+    if not isinstance(made.value, CurriculumModel):
+        raise UsageError(f"the model '{name}' cannot be trained in stages")
+    config = staged_config(recipe.defaults, {**changes, **staged})
+    if shown.is_dry_run:
+        print_forecast(made.value, recipe, config, asked.data_root, label, shown.speed)
+        return None
+    folder, resolved = asked.folder(label, config.seed), made.options_resolved
+    return train_stages(made.value, recipe, config, folder, asked.data_root, resolved, label, shown.has_tensorboard)
+
+
+def _refuse_staged(recipe: str, staged: Mapping[str, Any], shown: _Shown) -> None:
+    from harness.errors import UsageError
+
+    flags = {"--micro-batch": staged["micro_batch_size"], "--recompute": staged["recompute"]}
+    flags |= {"--tensorboard": shown.has_tensorboard, "--dry-run": shown.is_dry_run, "--speed": shown.speed}
+    given = [flag for flag, value in flags.items() if value]
+    if given:
+        raise UsageError(f"{', '.join(given)}: the recipe '{recipe}' is not one in stages")
+
+
+def _train_in_rounds(asked: _Asked, made: Any, recipe: Any, changes: Mapping[str, Any], label: str) -> TrainOutcome:
+    from dataclasses import replace
+
+    from harness.training import train as train_model
+
+    config: TrainConfig = replace(recipe.defaults, **{k: v for k, v in changes.items() if v is not None})
+    folder, show = asked.folder(label, config.seed), _Progress(label, config)
+    return train_model(
+        made.value, recipe, config, folder, asked.data_root, made.options_resolved, show.start, show.line
+    )
 
 
 class _Progress:
@@ -138,6 +205,9 @@ class _Progress:
 def _print_outcome(outcome: TrainOutcome) -> None:
     if outcome.already_done:
         print("this training was finished before; delete the folder or name another with --out to repeat it")
+    if "stages" in outcome.record:
+        print_stages(outcome)
+        return
     for report in outcome.record["held_out"]:
         low, high = (100 * report["interval"][end] for end in ("low", "high"))
         value = f"{report['metric']} {100 * report['value']:.1f} % [{low:.1f}, {high:.1f}]"

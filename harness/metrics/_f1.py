@@ -1,8 +1,8 @@
 """True positives, false positives and misses by class, of decided labels against references; and F1 of them.
 
-An item has one decided label or none. The label is a true positive where it is among the references, a false positive
-where it is not; each reference that was not decided is a miss. An item that failed or names no label misses each of its
-references, and is no false positive: as in scikit-learn with a row of zeros.
+An item has any number of decided labels, as far as its scorer decides for several. Each is a true positive where it is
+among the references, a false positive where it is not; each reference that was not decided is a miss. An item that
+failed or names no label misses each of its references, and is no false positive: scikit-learn's row of zeros.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from harness.contracts import Scored
+from harness.label_sets import SetDecision, decided_labels
 
 if TYPE_CHECKING:
     import numpy as np
@@ -76,9 +77,23 @@ def _events(scored: Sequence[Scored]) -> tuple[Events, Events, Events]:
     false_positives: Events = []
     misses: Events = []
     for number, item in enumerate(scored):
-        decided = item.decision.label if item.answered else None
+        decided = set(decided_labels(item.decision)) if item.answered else set[str]()
         references = set(item.references)
-        if decided is not None:
-            (hits if decided in references else false_positives).append((number, decided))
-        misses += [(number, label) for label in references - {decided}]
+        # Sorted: the order of a set of texts differs from process to process.
+        hits += [(number, label) for label in sorted(decided & references)]
+        false_positives += [(number, label) for label in sorted(decided - references)]
+        misses += [(number, label) for label in sorted(references - decided)]
     return hits, false_positives, misses
+
+
+def most_with_one_label(scored: Sequence[Scored]) -> tuple[str, ...]:
+    """A remark where clips have several labels and the scorer decided for one: the most that micro F1 can be then."""
+    n_references = sum(len(set(item.references)) for item in scored)
+    is_of_sets = any(isinstance(item.decision, SetDecision) for item in scored)
+    if n_references == len(scored) or is_of_sets or not any(item.answered for item in scored):
+        return ()
+    most = 2 * len(scored) / (len(scored) + n_references)
+    return (
+        f"the scorer decides for one label a clip, and {len(scored)} clips have {n_references}: "
+        f"micro F1 can be {most * 100:.1f} % at most",
+    )

@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from harness.contracts import Scored
-from harness.metrics._f1 import ClassCounts, macro
+from harness.metrics._f1 import ClassCounts, macro, most_with_one_label
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
 KINDS = ("classification",)
+COUNTS_SETS = True
 
 
 def macro_f1(scored: Sequence[Scored]) -> float:
@@ -31,3 +32,8 @@ def macro_f1(scored: Sequence[Scored]) -> float:
 def weighted(scored: Sequence[Scored]) -> Callable[[npt.NDArray[np.floating]], float]:
     """The same of a set in which item i stands so many times."""
     return macro(ClassCounts(scored))
+
+
+def remarks(scored: Sequence[Scored]) -> tuple[str, ...]:
+    """What one decided label a clip costs, where clips have several."""
+    return most_with_one_label(scored)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 KINDS = ("classification",)
+BOOTSTRAP_IS_BIASED = True
 
 
 def mean_ap(scored: Sequence[Scored], labels: tuple[str, ...] = (), gives_scores: bool | None = None) -> float:

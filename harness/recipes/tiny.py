@@ -26,7 +26,7 @@ import csv
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -79,6 +79,9 @@ DEFAULTS = TrainConfig(
     checkpoint_every=200,
     log_every=100,
 )
+
+# Nothing to hear from: one round that trains the whole model to answer.
+WITHOUT_TEACHER = replace(DEFAULTS, second_share=0.0, second_pool=0, second_freezes=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,7 +202,7 @@ def first_round_of(config: TrainConfig) -> dict[str, OptionValue]:
     """The part of a configuration that decides what a first round leaves."""
     deciding = (
         "batch_size learning_rate weight_decay warmup_steps average teacher_weight logit_weight gradient_clip "
-        "precision seed threads"
+        "precision seed threads device"
     ).split()
     return {"first_round": config.first_round, **{name: getattr(config, name) for name in deciding}}
 
@@ -218,7 +221,7 @@ def check_same_first_round(found: Mapping[str, Any], wanted: Mapping[str, Option
     own = {**found, "first_round": steps - round(steps * share)}
     if {own.get("recipe_version"), wanted.get("recipe_version")} <= SAME_HEARING:
         own["recipe_version"] = wanted["recipe_version"]
-    passed_over = {"hearing_from_sha256", "n_nameless"}
+    passed_over = {"hearing_from_sha256"}
     unlike = sorted(name for name in wanted.keys() - passed_over if own.get(name) != wanted[name])
     if unlike:
         raise OptionError(f"hearing_from: that training had other {', '.join(unlike)}, so its first round is another")
@@ -242,15 +245,15 @@ def tiny(
 
     Args:
         hold_out_fold: a fold of 1 to 4 to keep out of training and to score at the end.
-        teacher: "yamnet" needs the extra of that name; without one, both rounds are of answering.
+        teacher: "yamnet" needs the extra of that name; without one there is one round alone, of answering.
         hearing_from: the folder of a finished training of a model with the same encoder, by the same settings; its
             first round is taken over instead of being repeated.
     """
     if hold_out_fold is not None and hold_out_fold not in TRAINING_FOLDS:
         raise OptionError(f"hold_out_fold must be one of 1 to 4, not {hold_out_fold}; fold 5 is never trained on")
-    return TinyRecipe(
-        hold_out_fold, None if teacher == "none" else teacher, Path(hearing_from) if hearing_from else None
-    )
+    if teacher == "none":
+        return TinyRecipe(hold_out_fold, None, defaults=WITHOUT_TEACHER)
+    return TinyRecipe(hold_out_fold, teacher, Path(hearing_from) if hearing_from else None)
 
 
 def load_teacher(name: str) -> Tagger:

@@ -1,4 +1,4 @@
-"""`exact`: the one label whose words stand in the answer.
+"""`exact`: the labels whose words stand in the answer; where a clip has one, the one that stands alone.
 
 Rules, in order.
 
@@ -16,6 +16,8 @@ Rules, in order.
 5. Decide. One label left, however often: that one. None: unparsed. Several: if the part after the last "Label:"
    (or "Labels:") mentions exactly one, that one; else unparsed. No label is preferred for its place in the answer or
    in the list, and nothing is drawn at random.
+6. Several. Metrics of clips with several labels get all of them: those after the last "Label:" where there are some,
+   else those of the whole answer.
 
 What this costs: a clause such as "it is not raining and a dog barks" is read as denying the dog, and a foreign word
 that is spelt like a label counts as that label.
@@ -30,6 +32,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from harness.contracts import Decision, Label, ScorableAnswer, Scorer
+from harness.label_sets import SetDecision
 
 _NEGATIONS = frozenset(
     "no not never without neither nor none non nothing cannot except excluding unlike doubt "
@@ -86,29 +89,33 @@ class _Forms:
 
 
 def exact() -> Scorer:
-    """The one label whose words stand in the answer; none or several is unparsed."""
+    """The labels whose words stand in the answer; where one is wanted, none or several is unparsed."""
     return _Exact()
 
 
 class _Exact:
     name = "exact"
-    version = 1
+    version = 2
     needs_label_scores = False
     gives_scores = False
 
     def decide(self, answers: Sequence[ScorableAnswer], labels: Sequence[Label]) -> Sequence[Decision]:
         forms = _Forms(labels)
-        named = (_named(answer.text, forms) for answer in answers)
-        return [Decision(None if position is None else labels[position].name) for position in named]
+        return [_decision(_named(answer.text, forms), labels) for answer in answers]
 
 
-def _named(text: str, forms: _Forms) -> int | None:
-    """Position of the label that the text names; None when it names none, or several."""
+def _decision(named: set[int], labels: Sequence[Label]) -> Decision:
+    # By name: a decision does not depend on the order of the labels.
+    found = tuple(sorted(labels[position].name for position in named))
+    return SetDecision(found[0] if len(found) == 1 else None, labels=found)
+
+
+def _named(text: str, forms: _Forms) -> set[int]:
+    """Positions of the labels that the text names."""
     found = _mentioned(text, forms)
-    if len(found) > 1:
-        markers = list(_LABEL_MARKER.finditer(text))
-        found = _mentioned(text[markers[-1].end() :], forms) if markers else found
-    return found.pop() if len(found) == 1 else None
+    markers = list(_LABEL_MARKER.finditer(text)) if len(found) > 1 else []
+    behind = _mentioned(text[markers[-1].end() :], forms) if markers else set()
+    return behind or found
 
 
 def _mentioned(text: str, forms: _Forms) -> set[int]:

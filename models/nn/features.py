@@ -30,14 +30,24 @@ LOW_HZ = 20.0
 HIGH_HZ = SAMPLE_RATE_HZ / 2
 # Frames that are held at once: one hour of audio must not exist as overlapping frames.
 BLOCK_FRAMES = 2048
+# log(eps) of float32: what `fbank` makes of digital silence.
+SILENCE_LEVEL = math.log(2**-23)
+# What a clip of whole hops lacks at its end, where no whole window fits any more (snip edges).
+EDGE_FRAMES = 2
 
 
 @dataclass(frozen=True)
 class Normalisation:
-    """`(log_mel - mean) / scale`, as a checkpoint's authors trained it."""
+    """`(log_mel - mean) / scale`, and what follows a clip that is too short, as a checkpoint's authors trained it.
+
+    With `pads_with_silence` a clip goes on in digital silence, as clips placed in silence did in training; else in
+    frames of zeros, as the published loaders have it: a steady sound of medium level, which a model that never heard
+    it takes for one.
+    """
 
     mean: float
     scale: float
+    pads_with_silence: bool = False
 
 
 # YuanGongND/ltu src/ltu/inference_batch.py: (x + 5.081) / 4.4849.
@@ -126,12 +136,19 @@ def _log_mel_of_samples(samples: Tensor, n_mels: int) -> Tensor:
     return _log_mel_of_frames(samples.unfold(0, FRAME_LENGTH, FRAME_SHIFT), n_mels)
 
 
-def pad_frames(features: Tensor, n: int) -> Tensor:
-    """Append zero frames up to `n` frames, before normalisation, as the published loaders do.
+def pad_frames(features: Tensor, n: int, how: Normalisation | None = None) -> Tensor:
+    """Append frames up to `n`, before normalisation: of zeros, as the published loaders do, or as `how` says.
+
+    With silence, the last EDGE_FRAMES of the `n` still are zeros, which no sample reaches: what comes out is what
+    `fbank` makes of a clip that goes on in silence for `n` hops, padded as published, but for the two or three frames
+    whose window holds the clip's end and silence both: they are silence here.
 
     Args:
         features: shape (..., n_frames, n_mels).
     """
+    if how is not None and how.pads_with_silence:
+        silent = max(0, n - EDGE_FRAMES - features.shape[-2])
+        features = functional.pad(features, (0, 0, 0, silent), value=SILENCE_LEVEL)
     missing = n - features.shape[-2]
     return functional.pad(features, (0, 0, 0, missing)) if missing > 0 else features
 
@@ -144,7 +161,7 @@ def normalise(features: Tensor, how: Normalisation) -> Tensor:
 def normalised_stream(
     log_mel_blocks: Iterable[Tensor], how: Normalisation, least_frames: int, multiple: int
 ) -> Iterator[Tensor]:
-    """Features as an encoder wants them, block by block: zero frames at the end, then normalised.
+    """Features as an encoder wants them, block by block: padded at the end (`pad_frames`), then normalised.
 
     Args:
         log_mel_blocks: shape (n, n_mels) each, as `fbank_stream` gives them.
@@ -156,7 +173,7 @@ def normalised_stream(
         yield normalise(block, how)
     missing = round_up(max(heard, least_frames), multiple) - heard
     if missing:
-        yield normalise(torch.zeros(missing, n_mels), how)
+        yield normalise(pad_frames(torch.zeros(0, n_mels), missing, how), how)
 
 
 def round_up(n: int, multiple: int) -> int:

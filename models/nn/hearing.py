@@ -103,7 +103,7 @@ class Hearing(nn.Module, ABC):
         return map_BFTC.mean(dim=1)
 
     def padded_frames(self, n_frames: int) -> int:
-        """Frames that a clip of `n_frames` is padded to, with zeros before they are normalised."""
+        """Frames that a clip of `n_frames` is padded to before they are normalised (`features.pad_frames`)."""
         whole_steps = round_up(max(n_frames, 1), FRAMES_PER_STEP)
         return max(whole_steps, LTU_FRAMES) if self.policy == "first_10_24s" else whole_steps
 

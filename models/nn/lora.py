@@ -62,20 +62,40 @@ def save_lora(lm: LanguageModel, folder: Path) -> None:
 
 
 def load_lora(lm: LanguageModel, folder: Path, is_trainable: bool = False) -> None:
-    """Puts a saved LoRA on the model; all of it or nothing of its weights.
+    """Puts a saved LoRA on the model, or its weights into the one that the model has; all of them or none.
 
     Raises:
-        ValueError: files are missing or damaged, are no LoRA, or do not fit the model.
+        ValueError: files are missing or damaged, are no LoRA, do not fit the model, or are unlike the LoRA that it has.
     """
     config = _read_config(folder)
     config.inference_mode = False
     tensors = read_state_dict(folder / WEIGHTS_FILE)
-    _inject(lm, config)
+    own: Any = getattr(lm.published, "peft_config", None)
+    if own is None:
+        _inject(lm, config)
+    elif _settings(own["default"]) != _settings(config):
+        raise ValueError(f"The LoRA in {folder} has {_settings(config)}, and the model's {_settings(own['default'])}")
     adapter = _adapter(lm)
     holder = nn.ParameterList(adapter.values())
     load_strictly(holder, tensors, f"this model's LoRA ({folder})", {str(i): name for i, name in enumerate(adapter)})
     for parameter in adapter.values():
         parameter.requires_grad_(is_trainable)
+
+
+def set_lora_dropout(lm: LanguageModel, rate: float) -> None:
+    """What the LoRA hears is dropped at `rate` in training; its saved config says so.
+
+    Raises:
+        ValueError: the model has none.
+    """
+    config: Any = getattr(lm.published, "peft_config", None)
+    if config is None:
+        raise ValueError("There is no LoRA to drop inputs of: the model has none.")
+    config["default"].lora_dropout = rate
+    for module in lm.published.modules():
+        dropouts = getattr(module, "lora_dropout", None)
+        if isinstance(dropouts, nn.ModuleDict):
+            dropouts["default"] = nn.Dropout(rate) if rate else nn.Identity()
 
 
 def lora_parameters(lm: LanguageModel) -> dict[str, nn.Parameter]:
@@ -101,6 +121,11 @@ def _inject(lm: LanguageModel, config: LoraConfig) -> None:
     for parameter in _adapter(lm).values():
         if parameter.dtype in (torch.bfloat16, torch.float16):
             parameter.data = parameter.data.float()
+
+
+def _settings(config: LoraConfig) -> str:
+    """What two LoRAs must agree in to take each other's weights; shapes are compared anyway."""
+    return f"rank {config.r}, alpha {config.lora_alpha}, targets {', '.join(_listed(config.target_modules))}"
 
 
 def _listed(targets: Any) -> list[str]:

@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from models.nn.causal_conv import causal_conv_silu, causal_conv_silu_step, inputs_to_keep
 from models.nn.recurrent_lm import MambaBlock, MambaCache, RecurrentLM, RMSNorm, first_step_sizes, masked, rms_normed
+from models.nn.scan_flops import tell_mamba2_step
 
 CHUNK = 64  # positions: on CPUs 64 to 128 are fastest, 256 is three times slower
 CHUNKS_AT_ONCE = 16
@@ -193,6 +194,7 @@ class Mamba2Mixer(nn.Module):
     def step(self, x_BE: Tensor, conv: Tensor, state: Tensor, ready: None) -> tuple[Tensor, Tensor, Tensor]:
         """One position, by the recurrence."""
         config = self.config
+        tell_mamba2_step(len(x_BE), config.inner, config.d_state, config.conv_width, config.d_conv)
         gate_BD, xs_BX, dt_BH = self._split(self.in_proj(x_BE))
         u_BX = causal_conv_silu_step(xs_BX, conv, self.conv1d.weight, self.conv1d.bias).to(state.dtype)
         u_BHP, B_BGN, C_BGN = self._heads(u_BX)

@@ -25,6 +25,7 @@ from torch.nn import functional
 
 from models.nn.causal_conv import causal_conv_silu, causal_conv_silu_step, inputs_to_keep, runs_compiled
 from models.nn.recurrent_lm import MambaBlock, MambaCache, RecurrentLM, RMSNorm, first_step_sizes, masked, rms_normed
+from models.nn.scan_flops import tell_mamba_step
 from models.nn.selective_scan import scan_backend, selective_scan, selective_step
 from models.nn.silu_gate import silu_gate
 
@@ -141,6 +142,7 @@ class MambaMixer(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """One position, by the recurrence; compiled if `ready` is given."""
         x_BD, gate_BD = self.in_proj(x_BE).chunk(2, dim=-1)
+        tell_mamba_step(len(x_BD), self.config.inner, self.config.d_state, self.config.d_conv)
         if ready is not None:
             gated, state = self._compiled_step(x_BD, gate_BD, conv, state, ready)
         else:

@@ -47,6 +47,8 @@ class Published:
 def build_published(parts: Published, device: str, dtype: torch.dtype) -> AudioLanguageModel:
     """The whole model on a device of torch, in evaluation mode; on `meta` no file of weights is read.
 
+    `dtype` is the language model's; encoder and connector are in float32.
+
     Raises:
         ValueError: a file does not hold what it should.
     """
@@ -61,7 +63,8 @@ def build_published(parts: Published, device: str, dtype: torch.dtype) -> AudioL
     # Encoders are small, and their loaders work on the CPU.
     with torch.device("meta" if device == "meta" else "cpu"):
         hearing = _hearing(parts, lm.width)
-    return AudioLanguageModel(hearing.to(device=device, dtype=dtype), lm).eval()
+    # They stay in float32: a training goes on from them, and whoever wants another type casts the whole network.
+    return AudioLanguageModel(hearing.to(device), lm).eval()
 
 
 @contextlib.contextmanager

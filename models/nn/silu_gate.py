@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.flop_counter import register_flop_formula
 
 from models.nn.causal_conv import runs_compiled
 
@@ -50,3 +51,10 @@ def _differentiate(ctx: Any, grad_BLD: Tensor) -> tuple[Tensor, Tensor]:
 
 
 _gate.register_autograd(_differentiate, setup_context=_keep_for_backward)
+
+
+@register_flop_formula(torch.ops.lalm.silu_gate)
+def _flops(y_shape: Any, gate_shape: Any, *args: Any, **kwargs: Any) -> int:
+    """One for each value, as Mamba's authors count it (state-spaces/mamba#110); SiLU is no part of that."""
+    n_batch, n_steps, n_channels = y_shape
+    return int(n_batch * n_steps * n_channels)

@@ -1,0 +1,144 @@
+"""What `frontier` writes: a line of `probes.jsonl` for each probe, and in `record.json` what they came to.
+
+Both have JSON schemas in `harness/schema/`; write those anew with `python -m harness.frontier_rows`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel
+
+from harness.contracts import OptionValue
+from harness.environment import Environment
+from harness.fresh_process import OutcomeKind
+from harness.records import SCHEMA_FOLDER, ModelRow
+from harness.row_files import Row
+
+SCHEMA_VERSION: Final = 1
+PROBES_FILE = "probes.jsonl"
+Step = Literal["growth", "bisection", "edge"]
+
+
+class AnswerRow(Row):
+    """One answer under the caps.
+
+    `load_s` is the model's loading, `answer_s` the answer from generating the audio to the last token; the process has
+    more, its start and its imports. `peak_rss_bytes` is the process's resident set at its highest, shared libraries
+    included; the device's two are of torch's CUDA allocator.
+    """
+
+    load_s: float
+    answer_s: float
+    peak_rss_bytes: int
+    peak_device_allocated_bytes: int | None
+    peak_device_reserved_bytes: int | None
+    n_audio_tokens: int
+    n_answer_tokens: int
+    kernels: dict[str, str]
+
+
+class ProofRow(Row):
+    """Label scores after the clip (nats per token), and how far the largest moved when the last second changed."""
+
+    scores: tuple[float, ...]
+    sensitivity: float
+    kernels: dict[str, str]
+
+
+class SecondWayRow(Row):
+    """The same clip by other means: "agrees", "differs", "same kernels" (so that nothing was compared), or "not done".
+
+    `difference` is the largest between label scores, in nats per token; `message` says why it was not done.
+    """
+
+    options: dict[str, OptionValue]
+    result: Literal["agrees", "differs", "same kernels", "not done"]
+    difference: float | None
+    message: str
+
+
+class ProbeRow(Row):
+    """One length tried once: a line of `probes.jsonl`. Times are of whole processes.
+
+    `kind` is "ok" only where the answer came within the caps and its numbers were proved.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    model: str
+    length_s: float
+    step: Step
+    kind: OutcomeKind
+    message: str
+    started_utc: str
+    answer_wall_s: float
+    exit_code: int | None
+    answer: AnswerRow | None
+    proof_wall_s: float | None
+    proof: ProofRow | None
+    second_way: SecondWayRow | None
+
+
+class FrontierRow(Row):
+    """The frontier of one model.
+
+    `edge_s` is the longest audio that passed all its `n_passes` probes, None where the shortest failed. `breaks_at_s`
+    is the shortest length above it that failed, by `breaks_by`; None for both where the search's longest passed, so
+    that the edge is no edge but a bound. `wall_s` is of the session that ended it.
+    """
+
+    model: ModelRow
+    options: dict[str, OptionValue]
+    edge_s: float | None
+    n_passes: int
+    breaks_at_s: float | None
+    breaks_by: OutcomeKind | None
+    breaks_message: str
+    n_probes: int
+    wall_s: float
+
+
+class FrontierRecord(Row):
+    """One `frontier` command. `ended_utc` is None while it works, and stays so where it was interrupted.
+
+    `memory_cap` names how the cap is kept: "RLIMIT_DATA" (see `harness.fresh_process`), or torch's own on CUDA.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    command: tuple[str, ...]
+    config: dict[str, Any]
+    memory_cap: str
+    prompt: str
+    labels: tuple[str, ...]
+    audio: str
+    environment: Environment
+    started_utc: str
+    ended_utc: str | None
+    rows: tuple[FrontierRow, ...]
+
+
+def load_probes(folder: Path) -> list[ProbeRow]:
+    """The probes of a folder in order; a torn last line is left out."""
+    lines = (folder / PROBES_FILE).read_bytes().split(b"\n")[:-1]
+    return [ProbeRow.model_validate_json(line) for line in lines]
+
+
+def load_frontier(folder: Path) -> FrontierRecord:
+    """Read `record.json` of a folder."""
+    return FrontierRecord.model_validate_json((folder / "record.json").read_bytes())
+
+
+def schema_texts() -> dict[str, str]:
+    """File name to content of the schemas of both."""
+    kinds: dict[str, type[BaseModel]] = {"frontier_probe": ProbeRow, "frontier_record": FrontierRecord}
+    return {
+        f"{name}.v{SCHEMA_VERSION}.json": json.dumps(kind.model_json_schema(mode="serialization"), indent=1) + "\n"
+        for name, kind in kinds.items()
+    }
+
+
+if __name__ == "__main__":
+    for _name, _text in schema_texts().items():
+        (SCHEMA_FOLDER / _name).write_text(_text, encoding="utf-8")

@@ -1,0 +1,104 @@
+"""A table as Markdown, LaTeX and CSV: what stands in a cell is text, whatever it looks like."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from harness.report.rendering import (
+    ReportTable,
+    Source,
+    file_name,
+    latex_escaped,
+    markdown_escaped,
+    sources_note,
+    to_csv,
+    to_latex,
+    to_markdown,
+)
+
+NASTY = 'a_b & 50 % #1 $x^2$ {~} \\input{x} <b>|</b> *c* `d` [e](http://f) "g" \u2028 \n ü ж'
+TABLE = ReportTable(
+    name="nasty",
+    title=NASTY,
+    header=("model", NASTY),
+    rows=((NASTY, "1.5 [1.0, 2.0]"), ("[x]", "2.5≈* [2.0, 3.0]")),
+    sources=(Source("runs/a", "12345678", {"git_commit": "abcdef0123456", "git_is_dirty": False}),),
+    notes=(NASTY,),
+    bold=frozenset({(1, 1)}),
+)
+
+
+def test_markdown_has_one_cell_where_one_was_meant() -> None:
+    rows = [line for line in to_markdown(TABLE).splitlines() if line.startswith("|")]
+    assert [line.replace(r"\|", "").count("|") for line in rows] == [3] * 4
+
+
+def test_markdown_shows_html_and_links_as_text() -> None:
+    text = markdown_escaped(NASTY)
+    assert "<b>" not in text and "&lt;b&gt;" in text
+    assert re.search(r"(?<!\\)\]\(", text) is None and r"\*c\*" in text and "\n" not in text
+
+
+def test_an_interval_reads_as_it_is() -> None:
+    assert "| **2.5≈\\* [2.0, 3.0]** |" in to_markdown(TABLE)
+
+
+def test_latex_escapes_all_that_means_something_there() -> None:
+    assert latex_escaped("a_b & 50 % #1 $ {~} ^") == (r"a\_b \& 50 \% \#1 \$ \{\textasciitilde{}\} \textasciicircum{}")
+    assert latex_escaped(r"\input") == r"\textbackslash{}input"
+    assert latex_escaped("ж") == r"\texttt{U+0436}"
+
+
+def test_latex_rows_have_the_columns_that_were_declared() -> None:
+    text = to_latex(TABLE)
+    assert r"\begin{tabular}{lr}" in text
+    body = text.split(r"\midrule")[1].split(r"\bottomrule")[0].strip().splitlines()
+    assert len(body) == 2
+    assert [line.replace(r"\&", "").count("&") for line in body] == [1, 1]
+    assert all(line.endswith(r"\\") for line in body)
+
+
+@pytest.mark.parametrize("ending", ["tex"])
+def test_latex_compiles(ending: str, tmp_path: Path) -> None:
+    compiler = shutil.which("pdflatex")
+    if compiler is None:
+        pytest.skip("there is no pdflatex on this machine")
+    start = "\\documentclass{article}\\usepackage{booktabs}\\usepackage[T1]{fontenc}\\usepackage{textcomp}"
+    page = f"{start}\\begin{{document}}\n{to_latex(TABLE)}\n\\end{{document}}\n"
+    (tmp_path / f"page.{ending}").write_text(page)
+    done = subprocess.run(
+        [compiler, "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "page.tex"],
+        cwd=tmp_path,
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout.decode(errors="replace")[-2000:]
+
+
+def test_csv_gives_back_what_was_put_in() -> None:
+    assert [tuple(row) for row in csv.reader(io.StringIO(to_csv(TABLE)))] == [TABLE.header, *TABLE.rows]
+
+
+def test_marks_are_explained_only_where_they_stand() -> None:
+    notes = TABLE.all_notes()
+    assert any(note.startswith("≈ ") for note in notes) and not any(note.startswith("§ ") for note in notes)
+
+
+def test_the_footnote_names_the_runs_or_where_they_are_named() -> None:
+    assert sources_note(TABLE.sources, "nasty") == "Made of: 12345678 (commit abcdef0123)."
+    many = [Source(f"runs/{n}", f"id{n}") for n in range(20)]
+    assert sources_note(many, "nasty") == "Made of: 20 runs, named in nasty.json."
+
+
+def test_names_that_differ_give_files_that_differ() -> None:
+    assert file_name("accuracy", "official", "", "exact") == "accuracy-official-exact"
+    assert file_name("a", "ltu[cut=x]") != file_name("a", "ltu(cut=x)")
+    assert "/" not in file_name("../a", "b/c")
