@@ -20,12 +20,12 @@ from harness.contracts import DataOrigin, OptionValue
 from harness.environment import Environment
 from harness.errors import RecordError
 from harness.length_policies import is_named_cut
+from harness.schema_files import texts_of, write_texts
 
 SCHEMA_VERSION: Final = 1
 RECORD_FILE = "record.json"
 PREDICTIONS_FILE = "predictions.jsonl"
 CONTROLS_FILE = "controls.json"
-SCHEMA_FOLDER = Path(__file__).parent / "schema"
 
 Status = Literal["ok", "truncated", "failed"]
 SessionOutcome = Literal["running", "complete", "interrupted", "stopped", "killed"]
@@ -207,7 +207,8 @@ class Counts(_Row):
     """How many items came to what; `failures` counts failed items by error type, `notes` what was said of clips.
 
     Of the clips that were heard in part, `n_cut` were cut as the model's length policy says in its name, and count as
-    answered; `n_truncated` are the others. The frames are sums over all answered clips.
+    answered; `n_truncated` are the others. The frames are sums over all answered clips. `n_answers_cut` answers reached
+    the model's limit of tokens before their end; they are scored as they are.
     """
 
     n_items: int
@@ -220,6 +221,7 @@ class Counts(_Row):
     n_cut: int = 0
     frames_total: int = 0
     frames_heard: int = 0
+    n_answers_cut: int = 0
 
 
 class Session(_Row):
@@ -367,7 +369,10 @@ class ComparedRuns(_Row):
 
 
 class ComparisonRow(_Row):
-    """One task, scorer and metric: `difference` is second minus first; `better` names a model, or is "tied"."""
+    """One task, scorer and metric: `difference` is second minus first; `better` names a model, or is "tied".
+
+    `n_flipped` items came out another way in the second run; the other two are what McNemar's test counts.
+    """
 
     task: str
     scorer: str
@@ -383,6 +388,10 @@ class ComparisonRow(_Row):
     p_holm: float | None
     better: str
     unavailable: str | None
+    # Absent from records of before they were counted.
+    n_flipped: int | None = None
+    n_first_only: int | None = None
+    n_second_only: int | None = None
 
 
 class ComparisonRecord(_Row):
@@ -611,6 +620,7 @@ def count_outcomes(predictions: Iterable[Prediction], length_policy: str = "") -
         n_cut=n_cut,
         frames_total=sum(row.frames_total for row in rows),
         frames_heard=sum(row.frames_heard for row in rows),
+        n_answers_cut=sum(row.stopped == "length" for row in rows),
         n_failed=statuses.count("failed"),
         failures=_frequencies(row.error_type or "unknown" for row in rows if row.status == "failed"),
         # "above full scale (peak 1.5)" and "above full scale (peak 2)" are of one kind.
@@ -670,18 +680,8 @@ def schema_texts() -> dict[str, str]:
         "run_record": RunRecord,
         "scores": ScoreFile,
     }
-    return {
-        f"{name}.v{SCHEMA_VERSION}.json": json.dumps(kind.model_json_schema(mode="serialization"), indent=1) + "\n"
-        for name, kind in kinds.items()
-    }
-
-
-def write_schemas(folder: Path = SCHEMA_FOLDER) -> None:
-    """Write the JSON schema files."""
-    folder.mkdir(exist_ok=True)
-    for name, text in schema_texts().items():
-        (folder / name).write_text(text, encoding="utf-8")
+    return texts_of(kinds, SCHEMA_VERSION)
 
 
 if __name__ == "__main__":
-    write_schemas()
+    write_texts(schema_texts())

@@ -113,8 +113,9 @@ def earlier_sessions(folder: Path, record: RunRecord | None, n_predictions: int)
     if last.outcome != "running":
         return record.sessions
     begun = datetime.fromisoformat(last.started_utc)
-    path = folder / PREDICTIONS_FILE
-    stopped = datetime.fromtimestamp(path.stat().st_mtime, UTC) if path.exists() else begun
+    # Its own, and those of several processes that have not been merged.
+    times = [path.stat().st_mtime for path in folder.rglob(PREDICTIONS_FILE)]
+    stopped = datetime.fromtimestamp(max(times), UTC) if times else begun
     killed = last.model_copy(
         update={
             "outcome": "killed",

@@ -13,7 +13,6 @@ from pydantic import ValidationError
 from harness.errors import RecordError
 from harness.records import (
     PREDICTIONS_FILE,
-    SCHEMA_FOLDER,
     Prediction,
     PredictionWriter,
     canonical_sha256,
@@ -25,6 +24,7 @@ from harness.records import (
     schema_texts,
     write_atomically,
 )
+from harness.schema_files import SCHEMA_FOLDER
 
 
 def _prediction(item_id: str, **values: Any) -> Prediction:

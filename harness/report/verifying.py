@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.report.differing import differing
 from harness.report.loading import Results
-from harness.report.rederiving import differing, rederive
+from harness.report.rederiving import rederive
 from harness.report.rendering import ReportTable
 from harness.report.writing import (
     FIGURES,

@@ -16,15 +16,20 @@ from typing import Any
 from harness.errors import RecordError
 from harness.records import write_atomically
 from harness.report.accuracy import accuracy_tables
+from harness.report.comparison_plots import comparison_figures
 from harness.report.cost_plots import cost_figures
 from harness.report.costs import cost_tables
 from harness.report.kept_tables import kept_tables
 from harness.report.loading import Results
+from harness.report.main_tables import main_tables
 from harness.report.needle_plots import needle_figures
 from harness.report.other_plots import other_figures
+from harness.report.over_seeds import seed_tables
 from harness.report.rendering import ReportTable, Source, to_csv, to_latex, to_markdown
 from harness.report.run_plots import run_figures
+from harness.report.streaming_plots import streaming_figures
 from harness.report.style import FigureSpec, write_figure
+from harness.report.training_tables import training_tables
 
 MADE_BY = "lalm-harness report"
 TABLES, FIGURES = "tables", "figures"
@@ -32,6 +37,7 @@ _MISSING: Mapping[str, str] = {
     "runs": "There is no finished run: `run --model MODEL --task TASK` makes one.",
     "scaling": "There is no scaling record: `scaling` makes one.",
     "frontiers": "There is no frontier: `frontier` finds one.",
+    "streaming": "There is no cost of listening on: `frontier --streaming` measures it.",
     "controls": "There are no controls: `controls --model MODEL --task TASK` makes them.",
     "comparisons": "There is no paired test: `compare A B` makes one.",
     "training": "There is no training curve: `train` writes one.",
@@ -58,8 +64,22 @@ class Written:
 def make_report(results: Results) -> Report:
     """Make every table and figure; nothing is written."""
     heat_maps, remarks = needle_figures(results)
-    tables = [*accuracy_tables(results), *cost_tables(results), *kept_tables(results)]
-    figures = [*run_figures(results), *cost_figures(results), *heat_maps, *other_figures(results)]
+    tables = [
+        *main_tables(results),
+        *accuracy_tables(results),
+        *seed_tables(results),
+        *cost_tables(results),
+        *kept_tables(results),
+    ]
+    tables += training_tables(results)
+    figures = [
+        *run_figures(results),
+        *cost_figures(results),
+        *streaming_figures(results),
+        *comparison_figures(results),
+        *heat_maps,
+        *other_figures(results),
+    ]
     missing = [sentence for kind, sentence in _MISSING.items() if not getattr(results, kind)]
     for kind, names in (("tables", [t.name for t in tables]), ("figures", [f.name for f in figures])):
         doubled = sorted({name for name in names if names.count(name) > 1})
