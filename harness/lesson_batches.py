@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from harness.contracts import Question
@@ -139,13 +140,15 @@ class LessonBatches:
 class BadItems:
     """Items that could not be learned from, in memory and in a file of JSON lines, each once.
 
-    Of several processes one writes the file; what the others find waits until it is handed over.
+    Of several processes one writes the file; what the others find waits until it is handed over. The thread that reads
+    ahead adds items while the main one hands over.
     """
 
     def __init__(self, path: Path, is_writer: bool = True) -> None:
         self.path, self._is_writer = path, is_writer
         self.reasons: dict[str, str] = {}
         self._waiting: list[dict[str, str]] = []
+        self._lock = Lock()
         for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
             try:
                 entry = json.loads(text)
@@ -155,21 +158,24 @@ class BadItems:
 
     def add(self, lesson: Lesson, reason: str) -> None:
         """Note an item, unless it was noted before."""
-        if lesson.item not in self.reasons:
-            self._note({"item": lesson.item, "audio": str(lesson.audio), "reason": reason})
+        self._note({"item": lesson.item, "audio": str(lesson.audio), "reason": reason})
 
     def hand_over(self, processes: Processes) -> None:
         """Bring what the other processes found to the one that writes."""
-        if not processes.sums([len(self._waiting)])[0]:
+        with self._lock:
+            found, self._waiting = self._waiting, []
+        if not processes.sums([len(found)])[0]:
             return
-        found, self._waiting = self._waiting, []
         for entry in [entry for entries in processes.gather(found) for entry in entries]:
-            if self._is_writer and entry["item"] not in self.reasons:
+            if self._is_writer:
                 self._note(entry)
 
     def _note(self, entry: dict[str, str]) -> None:
-        self.reasons[entry["item"]] = entry["reason"]
-        if self._is_writer:
-            append_line(self.path, entry)
-        else:
-            self._waiting.append(entry)
+        with self._lock:
+            if entry["item"] in self.reasons:
+                return
+            self.reasons[entry["item"]] = entry["reason"]
+            if self._is_writer:
+                append_line(self.path, entry)
+            else:
+                self._waiting.append(entry)

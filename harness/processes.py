@@ -11,6 +11,7 @@ One of them, the main one, writes results and speaks; all must see one file syst
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -202,7 +203,10 @@ def _group(is_cpu: bool) -> Iterator[Processes]:
         raise MissingExtraError("accelerate", EXTRA, "a command in several processes") from error
     import torch.distributed as dist
 
-    state: Any = _together(lambda: PartialState(cpu=is_cpu, timeout=_PATIENCE))
+    try:
+        state: Any = PartialState(cpu=is_cpu, timeout=_PATIENCE)
+    except RuntimeError as error:
+        raise ProcessesError(f"the processes could not be brought together: {_reason(error)}") from error
     try:
         yield Processes(state.process_index, state.num_processes, str(state.device))
     finally:
@@ -218,5 +222,11 @@ def _together(act: Callable[[], Any]) -> Any:
     try:
         return act()
     except RuntimeError as error:  # what torch raises for a closed connection and for a time-out
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ProcessesError(f"another process of this command ended or does not answer: {first}") from error
+        raise ProcessesError(f"another process of this command ended or does not answer: {_reason(error)}") from error
+
+
+def _reason(error: RuntimeError) -> str:
+    """The first line of what torch says, without the places in gloo's source and its wishes."""
+    first = next(iter(str(error).splitlines()), "")
+    plain = re.sub(r"\[[^\]\s]*\.(?:cc|cpp|h):\d+\]\s*|[\s.]*\bGLHF\b[^\w\[]*", "", first).strip()
+    return plain or type(error).__name__

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 from harness.errors import RecordError
 from harness.frontier_table import closing_lines, frontier_table, length_text
 from harness.records import RunRecord, ScoreRow
-from harness.report.kept_tables import audio_gains, comparisons, streaming_tables
+from harness.report.kept_tables import audio_gains, comparisons
 from harness.report.loading import Results, load_all
 from harness.report.main_tables import SCORER, main_tables
 from harness.report.over_seeds import LIGHT_SCORERS, seed_tables
@@ -26,6 +27,7 @@ from harness.report.weights import one_set_of_weights, trained_weights
 from harness.results_frame import KeptRun
 from harness.scaling_tables import NOTES, crossover_table
 from harness.scores import compute_scores, run_facts
+from harness.scoring import VERBATIM
 from harness.strata import grouped
 from harness.tables import Table, markdown_text, model_text, score_table, score_text
 
@@ -35,6 +37,8 @@ FIGURES = Path("results") / "figures"
 TABLES = Path("results") / "tables"
 # Of what `scaling` compares; the rest stands in results/tables.
 README_QUANTITIES = ("Total time", "Peak allocated", "Operations")
+# The two published models, of all pairs that were compared.
+PAIR = ("ssalm:tiny", "ltu:tiny")
 KeptT = TypeVar("KeptT")
 _PART = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end generated: \2 -->)", re.DOTALL)
 
@@ -91,7 +95,8 @@ def needle_part(results: Results) -> str:
     runs = _runs(results, "needle")
     if not runs:
         raise RecordError(f"{results.folder} holds no run of needle")
-    rows = [(model_text(run.record), scorer, _by_length(run, scorer)) for run in runs for scorer in LIGHT_SCORERS]
+    asked = [(run, scorer) for run in runs for scorer in LIGHT_SCORERS if any(s.scorer == scorer for s in run.scores)]
+    rows = [(model_text(run.record), scorer, _by_length(run, scorer)) for run, scorer in asked]
     lengths = {tuple(scores) for _, _, scores in rows}
     if len(lengths) > 1:
         raise RecordError(f"the runs of needle in {results.folder} were asked different lengths")
@@ -138,8 +143,15 @@ def controls_part(results: Results) -> str:
 
 
 def comparisons_part(results: Results) -> str:
-    """Paired tests."""
-    return _with_notes(comparisons(results.comparisons)) if results.comparisons else ""
+    """Paired tests of the two published models, by the scorer that the other parts show; the table has all."""
+    if not results.comparisons:
+        return ""
+    table = comparisons(results.comparisons)
+    pair, scorer = table.header.index("first"), table.header.index("scorer")
+    rows = [row for row in table.rows if row[pair : pair + 2] == PAIR and row[scorer] in (SCORER, VERBATIM)]
+    if not rows:
+        raise RecordError(f"{results.folder} holds no comparison of {' and '.join(PAIR)}")
+    return _with_notes(replace(table, rows=tuple(rows)))
 
 
 # --- cost ------------------------------------------------------------------------------------------------------------
@@ -170,8 +182,11 @@ def frontier_part(results: Results) -> str:
 
 
 def streaming_part(results: Results) -> str:
-    """What each further minute costs."""
-    return "".join(map(_with_notes, streaming_tables(results)))
+    """What each further minute costs, as a picture; the table has the numbers."""
+    if not results.streaming:
+        return ""
+    picture = (FIGURES / "streaming.svg").as_posix()
+    return f"![Time, resident memory and state of each further minute]({picture})\n\n"
 
 
 PARTS: Mapping[str, Callable[[Results], str]] = {

@@ -14,7 +14,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from harness.contracts import DataOrigin, OptionValue
 from harness.environment import Environment
@@ -208,7 +217,7 @@ class Counts(_Row):
 
     Of the clips that were heard in part, `n_cut` were cut as the model's length policy says in its name, and count as
     answered; `n_truncated` are the others. The frames are sums over all answered clips. `n_answers_cut` answers reached
-    the model's limit of tokens before their end; they are scored as they are.
+    the model's limit of tokens before their end; they are scored as they are. It is None where nobody counted them.
     """
 
     n_items: int
@@ -221,11 +230,14 @@ class Counts(_Row):
     n_cut: int = 0
     frames_total: int = 0
     frames_heard: int = 0
-    n_answers_cut: int = 0
+    n_answers_cut: int | None = None
 
 
 class Session(_Row):
-    """One process that worked on the run. A killed session's end is the time of its last written line."""
+    """One command that worked on the run. A killed session's end is the time of its last written line.
+
+    Of `n_processes` that shared the work, seconds and memory are those of the main one.
+    """
 
     started_utc: str
     ended_utc: str | None = None
@@ -234,6 +246,8 @@ class Session(_Row):
     model_load_s: NonNegativeFloat = 0.0
     n_items: NonNegativeInt = 0
     peak_rss_bytes: NonNegativeInt = 0
+    # Absent from records of before it was told.
+    n_processes: PositiveInt = 1
 
 
 class Times(_Row):
@@ -547,14 +561,24 @@ def load_predictions(folder: Path) -> list[Prediction]:
         RecordError: a line is damaged or of an unknown version, or two lines tell of one item.
     """
     path = folder / PREDICTIONS_FILE
-    lines = (_read_bytes(path) or b"").split(b"\n")[:-1]
-    predictions = [_parse(Prediction, line, f"{path} line {number}") for number, line in enumerate(lines, start=1)]
+    predictions = load_rows(folder)
     first_line: dict[str, int] = {}
     for number, prediction in enumerate(predictions, start=1):
         other = first_line.setdefault(prediction.item_id, number)
         if other != number:
             raise RecordError(f"{path} line {number}: item '{prediction.item_id}' is on line {other} already.")
     return predictions
+
+
+def load_rows(folder: Path) -> list[Prediction]:
+    """As `load_predictions`, for a file in which an item may come more than once.
+
+    Raises:
+        RecordError: a line is damaged or of an unknown version.
+    """
+    path = folder / PREDICTIONS_FILE
+    lines = (_read_bytes(path) or b"").split(b"\n")[:-1]
+    return [_parse(Prediction, line, f"{path} line {number}") for number, line in enumerate(lines, start=1)]
 
 
 def load_score_file(path: Path) -> ScoreFile | None:

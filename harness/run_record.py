@@ -35,9 +35,13 @@ _BOOTSTRAP_SEED = 0
 
 
 class SessionClock:
-    """When this process began to work on a run, and how long its model took to load."""
+    """When this process began to work on a run, and how long its model took to load.
 
-    def __init__(self) -> None:
+    `n_processes` share the work, of which this is the main one.
+    """
+
+    def __init__(self, n_processes: int = 1) -> None:
+        self.n_processes = n_processes
         self.started_utc = utc_now()
         self.model_load_s = 0.0
         self._started = time.perf_counter()
@@ -52,6 +56,7 @@ class SessionClock:
             model_load_s=self.model_load_s,
             n_items=n_items,
             peak_rss_bytes=peak_rss_bytes(),
+            n_processes=self.n_processes,
         )
 
 

@@ -227,7 +227,7 @@ def recorded(plan: Plan, keeper: RecordKeeper, folder: Path, unfinished: Unfinis
         yield
     except BaseException as error:
         is_interrupt = isinstance(error, KeyboardInterrupt)
-        written = list(collect(folder, [item.item_id for item in plan.items]).values())
+        written = list(_rows_there(plan, folder, otherwise=unfinished.done).values())
         keeper.write("interrupted" if is_interrupt else "stopped", model_now(plan), written)
         if is_interrupt:
             say(
@@ -235,6 +235,14 @@ def recorded(plan: Plan, keeper: RecordKeeper, folder: Path, unfinished: Unfinis
                 "The same command continues there."
             )
         raise
+
+
+def _rows_there(plan: Plan, folder: Path, otherwise: Mapping[str, Prediction]) -> Mapping[str, Prediction]:
+    """What lies in `folder`; `otherwise` where that cannot be read: the error which stopped the run is to be told."""
+    try:
+        return collect(folder, [item.item_id for item in plan.items])
+    except RecordError:
+        return otherwise
 
 
 def answer_missing(

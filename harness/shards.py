@@ -1,19 +1,29 @@
 """What several processes answered of one run, before it is merged: `shards/<rank>/predictions.jsonl` in its folder.
 
-Each process appends to a file of its own. Rows go into the run's `predictions.jsonl` in the order of its items, once
-nothing is missing before them; a row that waits for others stays in its shard. A crash at any moment loses no row that
-was synced, and leaves at worst one that is in both places, of which the merged one counts.
+Each process appends to a file of its own, which it holds locked. Rows go into the run's `predictions.jsonl` in the
+order of its items, once nothing is missing before them; a row that waits for others stays in its shard. A crash at any
+moment loses no row that was synced, and leaves at worst one that is in both places, of which the merged one counts. Of
+an item that is in shards more than once, as when a process outlived a killed main one, the first row counts.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
 
 from harness.errors import RecordError
-from harness.records import PREDICTIONS_FILE, Prediction, PredictionWriter, drop_torn_tail, load_predictions
+from harness.records import (
+    PREDICTIONS_FILE,
+    Prediction,
+    PredictionWriter,
+    drop_torn_tail,
+    load_predictions,
+    load_rows,
+)
+from harness.run_folder import locked
 
 SHARDS = "shards"
 
@@ -21,6 +31,18 @@ SHARDS = "shards"
 def shard_folder(folder: Path, rank: int) -> Path:
     """Where a process writes what it answers of the run in `folder`."""
     return folder / SHARDS / f"{rank:05d}"
+
+
+@contextmanager
+def shard_writer(folder: Path, rank: int) -> Iterator[PredictionWriter]:
+    """Where a process appends what it answers of the run in `folder`; made and locked.
+
+    Raises:
+        UsageError: a process of an earlier command, which outlived its main one, still answers there.
+    """
+    place = shard_folder(folder, rank)
+    with locked(place, "shard"), PredictionWriter(place) as writer:
+        yield writer
 
 
 def drop_torn_tails(folder: Path) -> None:
@@ -44,7 +66,7 @@ def collect(folder: Path, item_ids: Sequence[str]) -> dict[str, Prediction]:
         raise RecordError(f"{folder / PREDICTIONS_FILE} does not begin with this run's items in order. Use --fresh.")
     known = {row.item_id: row for row in merged}
     for place in _shards(folder):
-        for row in load_predictions(place):
+        for row in load_rows(place):
             known.setdefault(row.item_id, row)
     strange = sorted(known.keys() - set(item_ids))
     if strange:

@@ -18,7 +18,6 @@ from harness.hearing import hear_batches
 from harness.plan import Plan, make_plan
 from harness.processes import Processes
 from harness.progress import Advance, progress, say_on_stderr
-from harness.records import PredictionWriter
 from harness.run_folder import locked, newest_run
 from harness.run_record import SessionClock
 from harness.runner import (
@@ -35,7 +34,7 @@ from harness.runner import (
     recorded,
     reuse,
 )
-from harness.shards import collect, merge, shard_folder
+from harness.shards import collect, merge, shard_writer
 
 
 def run_shared(
@@ -52,7 +51,7 @@ def run_shared(
     Raises:
         HarnessError: as `harness.runner.run`; or the processes do not agree on what is asked, or see no common folder.
     """
-    clock = SessionClock()
+    clock = SessionClock(processes.count)
     plan = make_plan(config, say if processes.is_main else _say_nothing)
     _check_same(plan, processes)
     if not processes.is_main:
@@ -91,8 +90,10 @@ def _lead(plan: Plan, processes: Processes, command: Sequence[str], clock: Sessi
     try:
         keeper, folder = begin(plan, unfinished, command, clock)
         with recorded(plan, keeper, folder, unfinished, say):
-            processes.from_main(folder)
-            _answer_share(plan, folder, unfinished.done.keys(), processes)
+            # What is done is told, not read by each: shards grow while a slower process would read them.
+            done = frozenset(unfinished.done)
+            processes.from_main((folder, done))
+            _answer_share(plan, folder, done, processes)
             processes.wait()
             item_ids = [item.item_id for item in plan.items]
             merge(folder, item_ids, collect(folder, item_ids))
@@ -108,11 +109,10 @@ def _help(plan: Plan, processes: Processes) -> None:
         return
     load_planned(plan)
     try:
-        folder = processes.from_main(None)
+        folder, done = processes.from_main(None)
         if not folder.is_dir():
             raise UsageError(f"process {processes.rank} does not see {folder}: all need one file system")
-        done = collect(folder, [item.item_id for item in plan.items])
-        _answer_share(plan, folder, done.keys(), processes)
+        _answer_share(plan, folder, done, processes)
         processes.wait()
     finally:
         plan.adapter.close()
@@ -124,12 +124,14 @@ def _answer_share(plan: Plan, folder: Path, done: Container[str], processes: Pro
     missing = [index for index, batch in enumerate(batches) if any(each.item.item_id not in done for each in batch)]
     own = processes.share(missing)
     n_items = sum(each.item.item_id not in done for index in own for each in batches[index])
-    place = shard_folder(folder, processes.rank)
-    place.mkdir(parents=True, exist_ok=True)
     clips = hear_batches(
         [batches[index] for index in own], plan.description.sample_rate_hz, plan.description.max_audio_s
     )
-    with PredictionWriter(place) as writer, closing(clips), _progress(plan, n_items, processes) as advance:
+    with (
+        shard_writer(folder, processes.rank) as writer,
+        closing(clips),
+        _progress(plan, n_items, processes) as advance,
+    ):
         for index, batch in zip(own, clips, strict=True):
             rows = answer_batch(plan.adapter, batch, plan.question, index, plan.config.seed)
             del batch  # its clips need not wait in memory while the next ones are decoded

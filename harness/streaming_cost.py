@@ -298,6 +298,8 @@ def _span_cells(own: Sequence[MinuteRow], first: int, last: int) -> list[str]:
 
 
 def _after_text(told: StreamingRow) -> str:
+    if told.kind != "ok":
+        return told.kind.replace("_", " ")
     if told.after_s is None or told.listening_s is None:
         return "-"
     return f"{told.after_s:.3g}{' (heard all before it began)' if told.after_s > told.listening_s else ''}"

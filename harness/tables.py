@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -118,6 +119,9 @@ def closing_lines(record: RunRecord, folder: Path, scores: Sequence[ScoreRow] | 
     if record.counts.notes:
         kinds = ", ".join(f"{count} x {kind}" for kind, count in record.counts.notes.items())
         lines.append(f"Notes on clips: {kinds}. They are in predictions.jsonl; such clips are asked like any other.")
+    if any(session.n_processes > 1 for session in record.sessions):
+        counts = ", then ".join(str(n) for n, _ in groupby(session.n_processes for session in record.sessions))
+        lines.append(f"Answered in {counts} processes.")
     rows = scores or record.scores
     lines += _remarks(rows)
     intervals = [row.interval for row in rows if row.interval]

@@ -127,7 +127,8 @@ class Prepared:
     `about` says what is learned from, for the record, and `trained_on` says it in one sentence that stays with the
     weights; `held_out` items of `task` are scored at the end. `first_round` is what another training's first round left
     (the same clips and settings, the same network as far as the file goes): it is not repeated. What begins with
-    `frozen_prefix` in that file is what a second round that freezes leaves alone.
+    `frozen_prefix` in that file is what a second round that freezes leaves alone; with a prefix, the file is a whole
+    network. `continues` is the configuration of a training that goes on in this one: it must be of the same model.
     """
 
     batches: Batches
@@ -138,6 +139,7 @@ class Prepared:
     trained_on: str
     first_round: Path | None = None
     frozen_prefix: str = ""
+    continues: Mapping[str, Any] | None = None
 
 
 class Recipe(Protocol):
@@ -242,7 +244,11 @@ class Trainer:
         self._start_second_round(sorted(trained))
 
     def skip_first_round(self, path: Path, frozen_prefix: str = "") -> None:
-        """Start the second round from what another training's first round left in `path`.
+        """Start the second round from what another training left in `path`.
+
+        Args:
+            path: what the other's first round trained; with a prefix, the whole of its network.
+            frozen_prefix: with which the names of what stays as it is begin.
 
         Raises:
             UsageError: the file cannot be read, or is of another network.
@@ -261,7 +267,14 @@ class Trainer:
         self.network.load_state_dict(found, strict=False)
         self.step = self.config.first_round
         parameters = {name for name, _ in self.network.named_parameters()}
-        self._start_second_round(sorted(name for name in parameters & found.keys() if name.startswith(frozen_prefix)))
+        if frozen_prefix:
+            lacking = parameters - found.keys()
+            if lacking:
+                raise UsageError(f"{path} is not the whole of {self.model.name}: it lacks {min(lacking)}")
+        frozen = sorted(name for name in parameters & found.keys() if name.startswith(frozen_prefix))
+        if self.config.second_pool and not frozen:
+            raise UsageError(f"{path} holds nothing that stays as it is ({frozen_prefix}*), so no pool can be encoded")
+        self._start_second_round(frozen)
 
     def resume(self) -> int:
         """Go back to the last checkpoint, if there is one; returns the step it stands at.
@@ -424,6 +437,8 @@ def train(
         return TrainOutcome(folder, read_json(folder / RECORD), already_done=True)
     if not config.first_round and prepared.first_round is None:
         raise UsageError("second_share of 1 leaves no first round, and no other training's is taken over")
+    if prepared.continues is not None:
+        check_same_model(prepared.continues, model.name, model_options)
     with locked(folder, "training"):
         trainer = Trainer(model, prepared.batches, config, folder, prepared.n_teacher_scores)
         if not trainer.resume() and prepared.first_round is not None:
@@ -471,6 +486,25 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RecordError(f"{path} cannot be read: {error}. Delete its folder, or name another with --out.") from error
+
+
+def check_same_model(found: Mapping[str, Any], name: str, options: Mapping[str, OptionValue]) -> None:
+    """Refuse to go on from a training of another model, or of the same with other options.
+
+    Args:
+        found: the other training's config.json.
+        name: the model that is to be trained.
+        options: what it was made with, defaults included.
+
+    Raises:
+        UsageError: they differ; the message names where.
+    """
+    if found["model"] != name:
+        raise UsageError(f"what is to be continued is a training of {found['model']}, not of {name}")
+    before, now = found["model_options"], json.loads(json.dumps(dict(options)))
+    unlike = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    if unlike:
+        raise UsageError(f"what is to be continued was trained with other {', '.join(unlike)}")
 
 
 def parameters_sha256(network: Any, names: Iterable[str]) -> str:

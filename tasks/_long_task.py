@@ -1,4 +1,4 @@
-"""What the four stress tests of long audio share: their options, their labels, and what they say of themselves.
+"""What the stress tests of long audio share: their options, their labels, and what they say of themselves.
 
 An item is drawn by its number alone: item 7 of every length, depth and ratio has the same clips, and from its beginning
 the same background, so that what differs between two cells of the grid is the cell and not the clips.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from harness.errors import MissingExtraError, UsageError
-from harness.processes import ALONE, Processes, is_launched, joined
+from harness.processes import ALONE, Processes, ProcessesError, is_launched, joined
 
 SETTINGS = Path(__file__).resolve().parents[1] / "harness" / "recipes" / "openaqa_fsdp.yaml"
 
@@ -49,6 +50,33 @@ def test_without_accelerate_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, "accelerate", None)
     with pytest.raises(MissingExtraError, match=r"'accelerate'.*\[devices\]"):
         joined("cpu").__enter__()
+
+
+def test_processes_that_cannot_meet_are_not_said_to_have_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(**settings: object) -> None:
+        raise RuntimeError("Gloo connectFullMesh failed with [../gloo/transport/tcp/pair.cc:144] no error")
+
+    _as_launched(monkeypatch)
+    monkeypatch.setitem(sys.modules, "accelerate", SimpleNamespace(PartialState=fail))
+    with pytest.raises(ProcessesError) as caught:
+        joined("cpu").__enter__()
+    assert str(caught.value) == (
+        "the processes could not be brought together: Gloo connectFullMesh failed with no error"
+    )
+
+
+def test_a_lost_connection_is_told_without_places_in_gloos_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch.distributed
+
+    def fail(*things: object) -> None:
+        raise RuntimeError("[/a/pair.cc:534] Connection closed by peer [127.0.0.1]:47 ... GLHF! \U0001f3d6\ufe0f\nmore")
+
+    monkeypatch.setattr(torch.distributed, "all_gather_object", fail)
+    with pytest.raises(ProcessesError) as caught:
+        Processes(0, 2).gather("a")
+    assert str(caught.value) == (
+        "another process of this command ended or does not answer: Connection closed by peer [127.0.0.1]:47"
+    )
 
 
 def test_the_shipped_settings_spread_the_blocks_that_the_language_models_have() -> None:

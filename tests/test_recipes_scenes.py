@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file
 
 from harness import registry
 from harness.contracts import ScorableAnswer, Task
@@ -19,6 +20,7 @@ from harness.recipes import scenes as recipe
 from harness.recipes import tiny
 from harness.recipes._questions import SceneQuestions, scene_questions
 from harness.recipes._scenes import GAP, RATE_HZ, Recording, Scene, SceneMaker, lay_out, without_lead
+from harness.training import Trainer
 
 TEXTS = {"dog": "dog", "cow": "cow", "car_horn": "car horn", "crow": "crow", "sheep": "sheep"}
 N_SAMPLES = 163_840
@@ -212,3 +214,18 @@ def test_a_training_that_did_not_end_is_refused(lacking: str, tmp_path: Path) ->
 def test_a_training_of_another_recipe_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="a training of 'openaqa', not of 'tiny'"):
         recipe.finished_training(begun(tmp_path, recipe="openaqa"))
+
+
+@pytest.mark.slow
+def test_a_tiny_model_goes_on_with_scenes_and_keeps_its_encoder(stream: recipe.SceneStream, tmp_path: Path) -> None:
+    """Steps of clips and of 10 s, from a file as `tiny` leaves it."""
+    config = replace(recipe.DEFAULTS, steps=2, second_batch_size=2, second_pool=4, warmup_steps=0, precision="float32")
+    model = registry.create("models", "ltu", {"variant": "tiny"}).value
+    model.start_training(0, "cpu")
+    model.save(tmp_path / "weights.safetensors", "nothing")
+    trainer = Trainer(model, recipe.SceneStream(stream.clips, config), config, tmp_path, 0)
+    trainer.skip_first_round(tmp_path / "weights.safetensors", recipe.ENCODER)
+    trainer.run(lambda line: None)
+    before, after = load_file(tmp_path / "weights.safetensors"), dict(trainer.network.named_parameters())
+    changed = {name for name in after if not bool((before[name] == after[name]).all())}
+    assert changed and not any(name.startswith(recipe.ENCODER) for name in changed)

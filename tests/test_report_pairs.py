@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from harness.records import load_record, write_record
+from harness.report.differing import differing
 from harness.report.loading import load_all
 from harness.report.rederiving import rederive
 from harness.report.rendering import ReportTable
@@ -48,6 +50,14 @@ def test_what_was_kept_follows_from_its_answers(pairs: Path) -> None:
         ("controls/*/*/*/controls.json", '"n_changed": 0', '"n_changed": 3', "sensitivity, n_changed: 3"),
         ("compare/*/record.json", '"difference": -0.75', '"difference": -0.5', "difference: -0.5"),
         ("compare/*/record.json", '"better": "ssalm:tiny"', '"better": "tied"', "better: tied"),
+        ("compare/*/record.json", '"first": "ssalm:tiny"', '"first": "hybrid:tiny"', "first: hybrid:tiny stands there"),
+        ("compare/*/record.json", '"task": "esc50 (', '"task": "esc51 (', "no pair of runs that it names"),
+        (
+            "compare/*/record.json",
+            '"task": "esc50 (starter',
+            '"task": "esc50 (official',
+            "no pair of runs that it names",
+        ),
         ("streaming/*/record.json", '"n_minutes": 6', '"n_minutes": 7', "said to have heard 7 minutes"),
         ("streaming/*/record.json", '"listening_s": 60.0', '"listening_s": 2.0', "took longer than the 2 s"),
     ],
@@ -125,3 +135,59 @@ def test_a_broken_record_of_listening_is_one_line(pairs: Path, file: str, change
     read = load_all(pairs)
     assert len(read.problems) == 1 and "streaming" in read.problems[0] and "\n" not in read.problems[0]
     assert read.streaming == ()
+
+
+@pytest.mark.parametrize("field", ["p_value", "interval", "first"])
+def test_verify_finds_a_number_of_a_paired_test_that_was_taken_out(pairs: Path, field: str) -> None:
+    (path,) = pairs.glob("compare/*/record.json")
+    record = json.loads(path.read_text())
+    record["comparisons"][0][field] = None
+    path.write_text(json.dumps(record))
+    assert any(f", {field}" in line and "None stands there" in line for line in rederive(load_all(pairs)).differences)
+
+
+def test_counts_that_an_older_comparison_does_not_have_are_no_difference(pairs: Path) -> None:
+    (path,) = pairs.glob("compare/*/record.json")
+    record = json.loads(path.read_text())
+    for name in ("n_flipped", "n_first_only", "n_second_only"):
+        del record["comparisons"][0][name]
+    path.write_text(json.dumps(record))
+    assert rederive(load_all(pairs)).differences == ()
+
+
+def test_rows_whose_runs_are_gone_are_not_counted_as_computed(pairs: Path) -> None:
+    whole = rederive(load_all(pairs))
+    (path,) = pairs.glob("compare/*/record.json")
+    record = json.loads(path.read_text())
+    record["comparisons"].append(record["comparisons"][0] | {"scorer": "loglik"})
+    record["runs"][0]["first_predictions_sha256"] = "0" * 64
+    path.write_text(json.dumps(record))
+    found = rederive(load_all(pairs))
+    assert (found.n_values, len(found.not_rederived)) == (whole.n_values - 1, 2)
+
+
+def test_models_that_all_failed_in_their_first_minute_are_shown(pairs: Path) -> None:
+    (folder,) = pairs.glob("streaming/*")
+    record = json.loads((folder / "record.json").read_text())
+    for row in record["rows"]:
+        row |= {"kind": "out_of_memory", "n_minutes": 0, "listening_s": None, "after_s": None}
+    (folder / "record.json").write_text(json.dumps(record))
+    (folder / "points.jsonl").unlink()
+    assert load_all(pairs).problems == ()
+    assert {row[1] for row in _tables(pairs)["streaming"].rows} == {"out of memory"}
+
+
+def test_minutes_that_were_heard_and_are_gone_are_told(pairs: Path) -> None:
+    (path,) = pairs.glob("streaming/*/points.jsonl")
+    path.unlink()
+    assert any("its minutes cannot be shown" in line for line in load_all(pairs).problems)
+
+
+def test_a_failure_after_some_minutes_stands_behind_them(pairs: Path) -> None:
+    last = {row[0]: row[-1] for row in _tables(pairs)["streaming"].rows}
+    assert last == {"ssalm:tiny": "0.5", "ltu:tiny": "out of memory"}
+
+
+def test_a_small_share_that_was_changed_is_a_difference() -> None:
+    assert list(differing({"p_value": 1e-12}, {"p_value": 2e-12}))
+    assert not list(differing({"p_value": 0.1}, {"p_value": 0.1 * (1 + 1e-10)}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 import shutil
 import subprocess
@@ -11,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from harness.errors import RecordError
 from harness.latex import latex_escaped
+from harness.report.loading import load_all
 from harness.report.rendering import (
     ReportTable,
     Source,
@@ -22,6 +25,8 @@ from harness.report.rendering import (
     to_latex,
     to_markdown,
 )
+from harness.report.verifying import verify_report
+from harness.report.writing import load_sidecar, make_report, stale_files, write_report
 from harness.scaling_tables import to_latex as scaling_latex
 from harness.tables import Table
 
@@ -114,3 +119,29 @@ def test_names_that_differ_give_files_that_differ() -> None:
     assert file_name("accuracy", "official", "", "exact") == "accuracy-official-exact"
     assert file_name("a", "ltu[cut=x]") != file_name("a", "ltu(cut=x)")
     assert "/" not in file_name("../a", "b/c")
+
+
+# --- sidecars --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("content", ['{"files": {', '{"made_by": "lalm-harness report"}', "[]", '{"files": ["a.csv"]}'])
+def test_a_damaged_sidecar_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(RecordError, match=r"a\.json"):
+        load_sidecar(tmp_path / "a.json")
+
+
+def test_a_sidecar_without_a_list_of_files_is_named_before_anything_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"made_by": "lalm-harness report"}')
+    with pytest.raises(RecordError, match=r"a\.json"):
+        stale_files(tmp_path, set())
+
+
+def test_a_sidecar_that_names_no_file_is_a_difference(tmp_path: Path) -> None:
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "results").mkdir()
+    results = load_all(tmp_path / "results")
+    write_report(make_report(results), tmp_path)
+    (path, *_) = sorted(tmp_path.glob("tables/*.json"))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"files": {}}))
+    assert f"{path}: names no file that it stands beside" in verify_report(results, tmp_path).differences

@@ -10,12 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from harness.measuring import BoundMetric
+from harness.records import load_record, write_record
 from harness.report.loading import load_all
 from harness.report.main_tables import main_tables
 from harness.report.over_seeds import over_seeds, seed_tables
 from harness.report.rendering import ReportTable, to_csv
 from harness.report.run_plots import run_figures
 from harness.report.training_tables import training_tables
+from harness.report.weights import plain_name
 from harness.report.writing import make_report
 from tests.report_results import (
     LABELS,
@@ -183,3 +186,121 @@ def test_without_a_minute_measured_there_is_no_main_table(tmp_path: Path) -> Non
     write_run(tmp_path, MODEL, answers(9))
     write_scaling(tmp_path)
     assert main_tables(load_all(tmp_path)) == []
+
+
+# --- what must not be mixed up ---------------------------------------------------------------------------------------
+
+
+def _with_scores(folder: Path, **changes: object) -> None:
+    record = load_record(folder)
+    assert record is not None
+    scores = tuple(score.model_copy(update=changes) for score in record.scores)
+    write_record(folder, record.model_copy(update={"scores": scores}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"scorer_version": 0}, "No interval in accuracy by exact: scored by version 0"),
+        ({"scorer": "verbatim"}, "No interval in accuracy by verbatim: `report` scores no captions"),
+        ({"scorer": "embed"}, "No interval in accuracy by embed: scorers other than exact and loglik need a model"),
+    ],
+)
+def test_a_mean_without_an_interval_tells_why(tmp_path: Path, changes: dict[str, object], reason: str) -> None:
+    for seed in (0, 1):
+        _with_scores(write_seed(tmp_path, MODEL, seed, 6 + seed), **changes)
+        write_training(tmp_path, MODEL, seed, weights_of(MODEL, seed))
+    (table,) = seed_tables(load_all(tmp_path))
+    assert "[" not in _by_column(table)["mean [95 %]"]
+    assert any(note.startswith(reason) for note in table.notes)
+
+
+def test_a_metric_whose_resamples_are_biased_has_no_interval_and_tells_why(
+    seeded: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BoundMetric, "bootstrap_is_biased", True)
+    table = _only(seed_tables(load_all(seeded)), "seeds-starter-exact")
+    assert any("the mean of its resamples is another than its value" in note for note in table.notes)
+
+
+def test_runs_of_another_number_type_are_a_row_of_their_own(seeded: Path) -> None:
+    for seed in (0, 1):
+        write_seed(seeded, MODEL, seed, 3, dtype="bfloat16")
+    table = _only(seed_tables(load_all(seeded)), "seeds-starter-exact")
+    assert [(row[0], row[3]) for row in table.rows] == [(f"{MODEL} [bfloat16]", "2"), (f"{MODEL} [float32]", "3")]
+
+
+def test_under_a_protocol_its_own_options_are_not_named_and_others_are(tmp_path: Path) -> None:
+    fixed = {"decoding": "ltu", "length_policy": "first_10_24s"}
+    for n_right, passed in ((3, fixed), (4, {**fixed, "scan": "plain"})):
+        folder = write_run(tmp_path, MODEL, answers(n_right), protocol="ltu")
+        record = load_record(folder)
+        assert record is not None
+        model = record.model.model_copy(update={"options_passed": passed})
+        write_record(folder, record.model_copy(update={"model": model}))
+    assert {plain_name(run) for run in load_all(tmp_path).runs} == {MODEL, f"{MODEL} (scan=plain)"}
+
+
+def test_weights_of_two_recipes_are_named_with_their_recipe(seeded: Path) -> None:
+    write_seed(seeded, MODEL, 3, 3)
+    learned = {"recipe": "scenes", "recipe_version": 1, "hold_out_fold": None, "n_clips": 381}
+    config = {"seed": 0, "threads": 1}
+    write_training(seeded, MODEL, 3, weights_of(MODEL, 3), learned_from=learned, config=config)
+    table = _only(list(make_report(load_all(seeded)).tables), "accuracy-starter-exact")
+    names = {row[0] for row in table.rows}
+    assert {f"{MODEL} [scenes 1, seed 0]", f"{MODEL} [tiny 3, seed 0]"} <= names
+
+
+def test_weights_of_two_kinds_of_one_recipe_are_named_with_their_hash(tmp_path: Path) -> None:
+    for seed, n_clips in ((0, 381), (1, 300)):
+        write_seed(tmp_path, MODEL, seed, 3 + seed)
+        learned = {"recipe": "tiny", "recipe_version": 3, "hold_out_fold": None, "n_clips": n_clips}
+        write_training(tmp_path, MODEL, seed, weights_of(MODEL, seed), learned_from=learned)
+    table = _only(list(make_report(load_all(tmp_path)).tables), "accuracy-starter-exact")
+    assert [row[0] for row in table.rows] == [
+        f"{MODEL} [tiny 3, seed {seed}, weights {weights_of(MODEL, seed)[:8]}]" for seed in (0, 1)
+    ]
+
+
+def test_the_main_table_tells_which_of_several_seeds_it_shows(seeded: Path) -> None:
+    write_scaling(seeded, more=[point("ssalm", 60.0, 0.5, 3 * 10**9)])
+    (table,) = main_tables(load_all(seeded))
+    assert f"{MODEL}: seed 0 of its training; seeds 1, 2 not shown here." in table.notes
+
+
+def test_a_training_that_was_made_again_is_told_and_counts_once(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_training(tmp_path, MODEL, 0, weights_of(MODEL, 0)).rename(tmp_path / "training" / "ssalm-tiny" / name)
+    table = _only(training_tables(load_all(tmp_path)), "training-seeds")
+    assert _by_column(table)["seeds"] == "1 (0)"
+    assert any(note.startswith("training/ssalm-tiny/a is left out for") for note in table.notes)
+
+
+@pytest.fixture
+def two_rounds(tmp_path: Path) -> Path:
+    """A training that took over the first round of another, whose folder is given; that has 8 clips at 10 a second."""
+    learned = {"recipe": "tiny", "recipe_version": 3, "hold_out_fold": None, "n_clips": 381}
+    write_training(tmp_path, MODEL, 0, weights_of(MODEL, 0), learned_from={**learned, "hearing_from_sha256": "abc"})
+    first = write_training(tmp_path, MODEL, 1, weights_of(MODEL, 1))
+    (first / "first_round.sha256").write_text("abc\n")
+    (first / "record.json").unlink()
+    (first / "config.json").write_text(json.dumps({"batch_size": 8, "steps": 1900, "second_share": 900 / 1900}))
+    return first
+
+
+def test_the_hours_of_a_first_round_end_where_it_ends(two_rounds: Path) -> None:
+    table = _only(training_tables(load_all(two_rounds.parents[2])), "training-seeds")
+    assert _by_column(table)["hours"] == "0.22 + 1.00"  # 1000 steps of 8 clips at 10 a second: 800 s
+
+
+@pytest.mark.parametrize("lacks", ["settings", "speed", "end"])
+def test_a_first_round_that_is_not_whole_is_said_to_be_not_here(two_rounds: Path, lacks: str) -> None:
+    curve = two_rounds / "curve.jsonl"
+    if lacks == "settings":
+        (two_rounds / "config.json").unlink()
+    elif lacks == "speed":
+        curve.write_text(curve.read_text().replace('"clips_per_s"', '"speed"'))
+    else:
+        curve.write_text("".join(curve.read_text().splitlines(keepends=True)[:5]))
+    table = _only(training_tables(load_all(two_rounds.parents[2])), "training-seeds")
+    assert _by_column(table)["hours"] == "1.00 and a first round whose record is not here as a whole"

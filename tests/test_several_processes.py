@@ -172,9 +172,13 @@ def test_the_main_process_alone_prints_the_table(runs: tuple[Path, Path, list[tu
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("victims", [(1,), (0,), (0, 1)])
-def test_processes_killed_while_they_answer_lose_nothing(tmp_path: Path, victims: tuple[int, ...]) -> None:
-    """The others end by themselves, or are ended, as a launcher does."""
+@pytest.mark.parametrize(
+    ("victims", "outcome"), [((1,), "stopped"), ((0,), "killed"), ((0, 1), "killed")], ids=["helper", "main", "both"]
+)
+def test_processes_killed_while_they_answer_lose_nothing(
+    tmp_path: Path, victims: tuple[int, ...], outcome: str
+) -> None:
+    """One that is left ends by itself, and says why."""
     calm, rough = tmp_path / "calm", tmp_path / "rough"
     _alone(_run_words(calm))
     processes = launch(_run_words(rough, "-m", "delay_s=0.2"))
@@ -185,13 +189,15 @@ def test_processes_killed_while_they_answer_lose_nothing(tmp_path: Path, victims
     for victim in victims:
         processes[victim].send_signal(signal.SIGKILL)
         processes[victim].wait()
-    for process in processes:
-        process.kill()
-    finish(processes)
+    for rank, (code, _, errors) in enumerate(finish(processes)):
+        if rank not in victims:
+            assert code > 0, "a survivor that was not ended from outside"
+            assert "error: another process of this command ended or does not answer: " in errors
+            assert "Traceback" not in errors and ".cc:" not in errors
     ends = finish(launch(_run_words(rough, "-m", "delay_s=0.2")))
     assert [code for code, _, _ in ends] == [0, 0], ends
     record = load_record(_run_folder(rough))
-    assert record is not None and [session.outcome for session in record.sessions] == ["killed", "complete"]
+    assert record is not None and [session.outcome for session in record.sessions] == [outcome, "complete"]
     assert _lasting(rough) == _lasting(calm)
 
 
@@ -357,7 +363,7 @@ with joined("cpu") as processes:
 
 
 def _steps(toy: Path, out: Path, model: str, how: str = "whole", **environment: str) -> list[dict[str, Any]]:
-    ends = finish(launch(["-c", STEPS, str(toy), str(out), model, how], **environment))
+    ends = finish(launch(["-c", STEPS, str(toy), str(out), model, how], 2, **environment))
     assert [code for code, _, _ in ends] == [0, 0], ends
     return [json.loads(text) for _, text, _ in ends]
 

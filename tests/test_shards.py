@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from harness.config import RunConfig
-from harness.errors import RecordError
+from harness.errors import RecordError, UsageError
 from harness.records import PREDICTIONS_FILE, Prediction, PredictionWriter, load_predictions, load_record, write_record
 from harness.registry import add_plugin_file
 from harness.runner import RunOutcome, run
-from harness.shards import SHARDS, collect, merge, shard_folder
+from harness.shards import SHARDS, collect, merge, shard_folder, shard_writer
 
 PLUGINS = Path(__file__).parent / "plugins"
 
@@ -57,6 +57,20 @@ def test_rows_are_collected_in_the_runs_order_each_once(go: Callable[[], RunOutc
     rows = _taken_apart(folder, 3, [[2, 3, 8, 9], [4, 5]])
     ids = [row.item_id for row in rows]
     assert list(collect(folder, ids)) == [ids[n] for n in (0, 1, 2, 3, 4, 5, 8, 9)]
+
+
+def test_of_an_item_that_a_shard_has_twice_the_first_row_counts(go: Callable[[], RunOutcome]) -> None:
+    """A process that outlived its main one may have answered it too."""
+    folder = go().folder
+    rows = _taken_apart(folder, 0, [[0]])
+    with PredictionWriter(shard_folder(folder, 0)) as writer:
+        writer.append(rows[0].model_copy(update={"text": "said later"}))
+    assert collect(folder, [rows[0].item_id]) == {rows[0].item_id: rows[0]}
+
+
+def test_a_shard_that_another_process_writes_is_refused(tmp_path: Path) -> None:
+    with shard_writer(tmp_path, 1), pytest.raises(UsageError, match=r"Another process .* working on this run: .*00001"):
+        shard_writer(tmp_path, 1).__enter__()
 
 
 def test_rows_are_merged_up_to_the_first_gap(go: Callable[[], RunOutcome]) -> None:

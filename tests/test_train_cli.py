@@ -113,6 +113,14 @@ def test_a_rate_for_all_stages_is_refused(toy: Path, typed: Callable[[list[str]]
     assert done.code == 2 and "a rate of its own" in done.err
 
 
+def test_settings_of_a_first_round_are_refused_where_there_is_none(
+    toy: Path, typed: Callable[[list[str]], Typed]
+) -> None:
+    done = typed(_words(toy, "-r", "start_from=run", "--learning-rate", "0.1", "--batch-size", "2", recipe="scenes"))
+    assert done.code == 2
+    assert "--learning-rate, --batch-size: the recipe 'scenes' has no first round, whose they are" in done.err
+
+
 def test_a_published_model_without_an_encoder_is_refused(
     toy: Path, tmp_path: Path, typed: Callable[[list[str]], Typed]
 ) -> None:

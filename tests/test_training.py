@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import pytest
 
 from harness.cli import main
 from harness.errors import RecordError, UsageError
-from harness.training import TrainConfig, Trainer, claim_folder, learning_rate
+from harness.training import TrainConfig, Trainer, check_same_model, claim_folder, learning_rate
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -418,7 +418,7 @@ def test_a_second_round_that_has_nothing_left_to_train_is_refused(tmp_path: Path
 
     trainer = _two_rounds(tmp_path / "a", _TwoParts())
     trainer.config = replace(trainer.config, second_freezes=True)
-    trainer.batches = lambda step: [step]  # type: ignore[list-item, return-value]  # the first round answers too
+    trainer.batches = lambda step: [step]  # type: ignore[list-item]  # the first round answers too
     with pytest.raises(UsageError, match="nothing to do"):
         trainer.run(lambda line: None)
 
@@ -435,6 +435,62 @@ def test_a_first_round_of_another_network_is_refused(tmp_path: Path) -> None:
     save_file({"nose.weight": torch.zeros(2, 2)}, tmp_path / "other.safetensors")
     with pytest.raises(UsageError, match="nose.weight"):
         _two_rounds(tmp_path / "a", _TwoParts(), tmp_path / "other.safetensors")
+
+
+def _continuing(folder: Path, kept: Sequence[str], prefix: str, model: Any) -> Trainer:
+    """A training that is all second round, from a file with the parts `kept` of such a network, untrained."""
+    from dataclasses import replace
+
+    from safetensors.torch import save_file
+
+    folder.mkdir()
+    config = replace(CONFIG, second_share=1.0, second_freezes=True, second_rate=0.1)
+    if isinstance(model, _Pooled):
+        config = replace(config, second_pool=4)
+    trainer = Trainer(model, lambda step: [step], config, folder, 0)  # type: ignore[list-item]
+    state = trainer.network.state_dict()
+    save_file({name: state[name] for name in state if name.split(".")[0] in kept}, folder / "start.safetensors")
+    trainer.skip_first_round(folder / "start.safetensors", prefix)
+    return trainer
+
+
+def test_of_a_whole_network_only_what_begins_with_the_prefix_stays_as_it_is(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    trainer = _continuing(tmp_path / "a", ["ear", "mouth"], "ear.", _TwoParts())
+    trainer.run(lambda line: None)
+    before, after = load_file(tmp_path / "a" / "start.safetensors"), trainer.network.state_dict()
+    changed = {name for name in before if not bool((before[name] == after[name]).all())}
+    assert changed == {"mouth.weight", "mouth.bias"}
+
+
+def test_a_file_that_lacks_a_part_of_the_network_to_go_on_with_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="not the whole of two parts: it lacks mouth.bias"):
+        _continuing(tmp_path / "a", ["ear"], "ear.", _TwoParts())
+
+
+def test_a_pool_without_anything_frozen_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"nothing that stays as it is \(nose\.\*\)"):
+        _continuing(tmp_path / "a", ["ear", "mouth"], "nose.", _Pooled())
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("ssalm", {"variant": "tiny", "sizes": (1, 2)}, "a training of ltu, not of ssalm"),
+        ("ltu", {"variant": "small", "sizes": (1, 3)}, "trained with other sizes, variant"),
+        ("ltu", {"variant": "tiny", "sizes": (1, 2), "lm": "x"}, "trained with other lm"),
+    ],
+)
+def test_a_training_of_another_model_is_not_gone_on_with(name: str, options: Any, message: str) -> None:
+    found = {"model": "ltu", "model_options": {"variant": "tiny", "sizes": [1, 2]}}
+    with pytest.raises(UsageError, match=message):
+        check_same_model(found, name, options)
+
+
+def test_a_training_of_the_same_model_is_gone_on_with() -> None:
+    found = {"model": "ltu", "model_options": {"variant": "tiny", "sizes": [1, 2]}}
+    check_same_model(found, "ltu", {"variant": "tiny", "sizes": (1, 2)})  # type: ignore[dict-item]
 
 
 def test_a_folder_of_another_configuration_is_refused(tmp_path: Path) -> None:

@@ -191,6 +191,9 @@ def _train_in_rounds(asked: _Asked, made: Any, recipe: Any, changes: Mapping[str
     if is_launched():
         raise UsageError(f"the recipe '{asked.recipe}' trains in one process, without torchrun or accelerate launch")
 
+    first_rounds = [f"--{name.replace('_', '-')}" for name in ("learning_rate", "batch_size") if changes.get(name)]
+    if not recipe.defaults.first_round and first_rounds:
+        raise UsageError(f"{', '.join(first_rounds)}: the recipe '{asked.recipe}' has no first round, whose they are")
     config: TrainConfig = replace(recipe.defaults, **{k: v for k, v in changes.items() if v is not None})
     folder, show = asked.folder(label, config.seed), _Progress(label, config)
     return train_model(

@@ -18,7 +18,7 @@ GAP = RATE_HZ // 2
 FADE = RATE_HZ // 50
 MOST_REPEATS, MOST_DIFFERENT = 5, 4
 # Longest span of each sound, in seconds, by how many there are; so many and their gaps fit into 10 s.
-LONGEST_S = {1: 5.0, 2: 3.0, 3: 1.5, 4: 1.5, 5: 1.0}
+LONGEST_S = {1: 5.0, 2: 3.0, 3: 1.5, 4: 1.5}
 LONGEST_REPEATED_S = 1.0
 EVENT_RMS = 0.1
 

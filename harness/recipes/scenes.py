@@ -96,6 +96,7 @@ class ScenesRecipe:
             trained_on=clips.trained_on,
             first_round=self.start_from / WEIGHTS,
             frozen_prefix=ENCODER,
+            continues=begun,
             about=about,
         )
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 _TOLERANCE = 1e-9
+# Sums of the same numbers in another order may leave this much where they cancel out.
+_ZERO = 1e-15
 
 
 def differing(stored: Any, made: Any, place: str = "") -> Iterator[str]:
@@ -27,7 +29,7 @@ def _is_list(value: Any) -> bool:
 
 def _is_same(one: Any, other: Any) -> bool:
     if isinstance(one, (int, float)) and isinstance(other, (int, float)):
-        return math.isclose(one, other, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE)
+        return math.isclose(one, other, rel_tol=_TOLERANCE, abs_tol=_ZERO)
     return bool(one == other)
 
 

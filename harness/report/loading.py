@@ -12,10 +12,10 @@ from pydantic import BaseModel, FiniteFloat, ValidationError
 
 from harness.errors import HarnessError, RecordError
 from harness.frontier_rows import PROBES_FILE, FrontierRecord, ProbeRow, load_frontier, load_probes
-from harness.records import RECORD_FILE, ComparisonRecord, ControlsRecord, load_comparison, load_controls
+from harness.records import ComparisonRecord, ControlsRecord, load_comparison, load_controls
 from harness.results_frame import KeptRun, read_runs
 from harness.scaling_rows import PointRow, ScalingRecord, load_points, load_scaling_record, newest_points
-from harness.streaming_rows import POINTS_FILE, MinuteRow, StreamingRecord
+from harness.streaming_rows import POINTS_FILE, MinuteRow, StreamingRecord, load_minutes, load_streaming
 
 KeptT = TypeVar("KeptT")
 
@@ -187,14 +187,13 @@ def _frontier(folder: Path, place: str) -> KeptFrontier:
 
 
 def _streaming(folder: Path, place: str) -> KeptStreaming:
-    record = StreamingRecord.model_validate_json((folder / RECORD_FILE).read_text(encoding="utf-8"))
+    record = load_streaming(folder)
     if record.ended_utc is None:
         raise RecordError(f"{folder} is not finished: it was interrupted.")
-    path = folder / POINTS_FILE
-    if not path.exists():
+    # Where every model failed in its first minute, no minute was ever written.
+    if any(row.n_minutes for row in record.rows) and not (folder / POINTS_FILE).exists():
         raise RecordError(f"{folder} has no {POINTS_FILE}: its minutes cannot be shown.")
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return KeptStreaming(place, record, tuple(MinuteRow.model_validate_json(line) for line in lines))
+    return KeptStreaming(place, record, tuple(load_minutes(folder)))
 
 
 def _controls(folder: Path, place: str) -> KeptControls | None:

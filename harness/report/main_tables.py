@@ -15,7 +15,8 @@ from harness.report.columns import Grid, grids
 from harness.report.costs import count_text, scaling_source
 from harness.report.loading import KeptScaling, Results
 from harness.report.rendering import DASH, ReportTable, Source, file_name
-from harness.report.weights import one_set_of_weights, plain_name, trained_weights
+from harness.report.weights import Trained, one_set_of_weights, plain_name, trained_weights
+from harness.results_frame import KeptRun
 from harness.scaling_curves import lines_of
 from harness.scaling_rows import Measured
 from harness.scaling_tables import NOISY, time_text
@@ -37,7 +38,7 @@ def main_tables(results: Results) -> list[ReportTable]:
         # The measurement that knows most of these models, the newest of such.
         best = max(reversed(costs), key=lambda found: len(found.by_model.keys() & models), default=None)
         if best is not None and best.by_model.keys() & models:
-            tables.append(_table(grid, best))
+            tables.append(_table(grid, best, _seed_notes(grid, results.runs, trained)))
     return tables
 
 
@@ -62,7 +63,23 @@ def _measured(kept: KeptScaling) -> _Costs:
     return _Costs(kept, conditions, found.get(conditions, {}))
 
 
-def _table(grid: Grid, costs: _Costs) -> ReportTable:
+def _seed_notes(grid: Grid, runs: Sequence[KeptRun], trained: Mapping[str, Trained]) -> list[str]:
+    """Which seed a row shows, where runs of the same model have weights of further seeds of the same training."""
+    asked: dict[tuple[str, str], set[int]] = {}
+    for run in runs:
+        if (known := trained.get(run.record.model.weights_sha256 or "")) is not None:
+            asked.setdefault((plain_name(run), known.kind), set()).add(known.seed)
+    notes = []
+    for (name, _), entry in grid.cells.items():
+        known = trained.get(entry.run.record.model.weights_sha256 or "")
+        others = asked[plain_name(entry.run), known.kind] - {known.seed} if known is not None else set()
+        if known is not None and others:
+            listed = f"seed{'s' * (len(others) > 1)} {', '.join(map(str, sorted(others)))}"
+            notes.append(f"{name}: seed {known.seed} of its training; {listed} not shown here.")
+    return sorted(set(notes))
+
+
+def _table(grid: Grid, costs: _Costs, seed_notes: Sequence[str]) -> ReportTable:
     length = f"{COST_AT_S:g} s"
     entries = {name: [grid.cells.get((name, column)) for column in grid.columns] for name in grid.rows}
     runs = {entry.run.place: entry.run for entry in grid.cells.values()}
@@ -84,6 +101,7 @@ def _table(grid: Grid, costs: _Costs) -> ReportTable:
             f"Labels by {SCORER}; {grid.setting.origin} data. Failed, unparsed and truncated items count as wrong.",
             f"Costs: {costs.conditions}; {costs.kept.record.environment.cpu}. GFLOPs by formula. Peak: most that the "
             f"allocator held, weights included, in 10^6 bytes. {NOISY}: the interval of the time is wider than asked.",
+            *seed_notes,
         ),
     )
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import MetricUnavailable
+from harness.errors import HarnessError
 from harness.measuring import BoundMetric
 from harness.registry import create
 from harness.report.accuracy import run_source
@@ -21,8 +21,8 @@ from harness.report.loading import Results
 from harness.report.rendering import DASH, ReportTable, file_name
 from harness.report.weights import Trained, plain_name, trained_weights
 from harness.results_frame import model_order
-from harness.scores import decided_items, run_facts
-from harness.scoring import gives_scores
+from harness.scores import decided_items, make_scorer, run_facts
+from harness.scoring import VERBATIM, gives_scores
 from harness.statistics import Interval, Resampled, bootstrap_weighted_interval
 
 if TYPE_CHECKING:
@@ -36,9 +36,13 @@ _FEWEST = 2
 
 @dataclass(frozen=True)
 class Seeds:
-    """One model and recipe in one column: the newest score of each seed, in the order of seeds."""
+    """One model and recipe in one column: the newest score of each seed, in the order of seeds.
+
+    `model` is the model with its options, `name` what its row is called: with the number type where several were used.
+    """
 
     model: str
+    name: str
     recipe: str
     column: Column
     entries: Mapping[int, Entry]
@@ -59,7 +63,7 @@ def seed_tables(results: Results) -> list[ReportTable]:
 
 def _rows(grid: Grid, trained: Mapping[str, Trained]) -> tuple[list[Seeds], list[str]]:
     """Each model and recipe in each column, and which runs gave way to a newer one of the same seed."""
-    found: dict[tuple[Column, str, str], dict[int, Entry]] = {}
+    found: dict[tuple[Column, str, str, str], dict[int, Entry]] = {}
     recipes: dict[str, str] = {}
     remarks = []
     for (_, column), entry in sorted(grid.cells.items(), key=lambda cell: (cell[1].run.started_utc, cell[1].run.place)):
@@ -67,17 +71,27 @@ def _rows(grid: Grid, trained: Mapping[str, Trained]) -> tuple[list[Seeds], list
         if known is None or entry.score.value is None:
             continue
         recipes[known.kind] = known.recipe
-        of_row = found.setdefault((column, plain_name(entry.run), known.kind), {})
+        of_row = found.setdefault((column, plain_name(entry.run), entry.run.record.dtype, known.kind), {})
         if known.seed in of_row:
             remarks.append(f"{of_row[known.seed].run.place} is left out for a newer run of the same seed.")
         of_row[known.seed] = entry
-    rows = [Seeds(model, recipes[kind], c, dict(sorted(of_row.items()))) for (c, model, kind), of_row in found.items()]
+    dtypes = {model: {dtype for _, other, dtype, _ in found if other == model} for _, model, _, _ in found}
+    rows = [
+        Seeds(
+            model,
+            f"{model} [{dtype}]" if len(dtypes[model]) > 1 else model,
+            recipes[kind],
+            column,
+            dict(sorted(of_row.items())),
+        )
+        for (column, model, dtype, kind), of_row in found.items()
+    ]
     return sorted(rows, key=lambda row: _order(row, grid)), sorted(set(remarks))
 
 
 def _order(row: Seeds, grid: Grid) -> tuple[Any, ...]:
     name = row.model.partition(":")[0].partition(" ")[0]
-    return (grid.columns.index(row.column), model_order(name), row.model, row.recipe)
+    return (grid.columns.index(row.column), model_order(name), row.name, row.recipe)
 
 
 def _strangers(grid: Grid, trained: Mapping[str, Trained], models: set[str]) -> list[str]:
@@ -89,7 +103,7 @@ def _strangers(grid: Grid, trained: Mapping[str, Trained], models: set[str]) -> 
 
 def _table(grid: Grid, rows: Sequence[Seeds], notes: Sequence[str]) -> ReportTable:
     seeds = sorted({seed for row in rows for seed in row.entries})
-    made = [(row, _mean(row), _interval(row)) for row in rows]
+    made = [_Made(row, _mean(row), _interval(row)) for row in rows]
     title = dict(zip(grid.columns, grid.titles, strict=True))
     sources = {entry.run.place: entry.run for row in rows for entry in row.entries.values()}
     asked = f", {grid.setting.asked}" if grid.setting.asked else ""
@@ -98,9 +112,9 @@ def _table(grid: Grid, rows: Sequence[Seeds], notes: Sequence[str]) -> ReportTab
         title=f"Scores in percent over seeds of training: {grid.setting.origin} data{asked}; labels by {grid.scorer}",
         header=("model", "recipe", "task", "seeds", "mean [95 %]", *(f"seed {seed}" for seed in seeds)),
         rows=tuple(
-            (row.model, row.recipe, title[row.column], str(len(row.entries)), _mean_text(mean, interval))
-            + tuple(_percent(row.entries[seed]) if seed in row.entries else DASH for seed in seeds)
-            for row, mean, interval in made
+            (each.row.name, each.row.recipe, title[each.row.column], str(len(each.row.entries)), _mean_text(each))
+            + tuple(_percent(each.row.entries[seed]) if seed in each.row.entries else DASH for seed in seeds)
+            for each in made
         ),
         sources=tuple(run_source(run) for run in sources.values()),
         notes=(
@@ -114,28 +128,43 @@ def _table(grid: Grid, rows: Sequence[Seeds], notes: Sequence[str]) -> ReportTab
     )
 
 
+@dataclass(frozen=True)
+class _Made:
+    """A row with its mean, and the interval of that or why there is none."""
+
+    row: Seeds
+    mean: float
+    interval: Interval | str
+
+
 def _mean(row: Seeds) -> float:
     values = [entry.score.value or 0.0 for entry in row.entries.values()]
     return sum(values) / len(values)
 
 
-def _mean_text(mean: float, interval: Interval | None) -> str:
-    bounds = "" if interval is None else f" [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
-    return f"{100 * mean:.1f}{bounds}"
+def _mean_text(made: _Made) -> str:
+    interval = made.interval
+    bounds = "" if isinstance(interval, str) else f" [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
+    return f"{100 * made.mean:.1f}{bounds}"
 
 
 def _percent(entry: Entry) -> str:
     return f"{100 * (entry.score.value or 0.0):.1f}"
 
 
-def _no_interval(made: Sequence[tuple[Seeds, float, Interval | None]]) -> list[str]:
-    if all(interval is not None for _, _, interval in made):
-        return []
-    return [f"No interval: scorers other than {' and '.join(LIGHT_SCORERS)} need a model, which `report` never loads."]
+def _no_interval(made: Sequence[_Made]) -> list[str]:
+    """Why rows have no interval, each reason once."""
+    told = (
+        f"No interval in {each.row.column.metric} by {each.row.column.scorer}: {each.interval.rstrip('.')}."
+        for each in made
+        if isinstance(each.interval, str)
+    )
+    return list(dict.fromkeys(told))
 
 
-def _no_width(made: Sequence[tuple[Seeds, float, Interval | None]]) -> list[str]:
-    n_without = sum(interval is not None and interval.low == interval.high for _, _, interval in made)
+def _no_width(made: Sequence[_Made]) -> list[str]:
+    intervals = [each.interval for each in made if not isinstance(each.interval, str)]
+    n_without = sum(interval.low == interval.high for interval in intervals)
     told = f"{n_without} intervals have no width, as all resamples were alike: that is not certainty."
     return [told] if n_without else []
 
@@ -143,18 +172,24 @@ def _no_width(made: Sequence[tuple[Seeds, float, Interval | None]]) -> list[str]
 # --- the interval ----------------------------------------------------------------------------------------------------
 
 
-def _interval(row: Seeds) -> Interval | None:
-    """None where the scorer needs a model, or the metric cannot be resampled by weights."""
-    if row.column.scorer not in LIGHT_SCORERS:
-        return None
-    items = [_decided(entry) for entry in row.entries.values()]
+def _interval(row: Seeds) -> Interval | str:
+    """The interval of the mean, or why there is none."""
+    scorer = row.column.scorer
+    if scorer == VERBATIM:
+        return "`report` scores no captions or transcripts anew"
+    if scorer not in LIGHT_SCORERS:
+        return f"scorers other than {' and '.join(LIGHT_SCORERS)} need a model or a service, which `report` never asks"
     try:
-        statistics = [metric.resampled(scored) for metric, scored in items]
+        version = make_scorer(scorer).version
+        if version != row.column.scorer_version:
+            return f"scored by version {row.column.scorer_version} of the scorer; this program has version {version}"
+        items = [_decided(entry) for entry in row.entries.values()]
         if any(metric.bootstrap_is_biased for metric, _ in items):
-            return None
+            return "the mean of its resamples is another than its value"
+        statistics = [metric.resampled(scored) for metric, scored in items]
         return over_seeds(statistics, [item.cluster for item in items[0][1]])
-    except MetricUnavailable:
-        return None
+    except HarnessError as error:
+        return str(error)
 
 
 def _decided(entry: Entry) -> tuple[BoundMetric, list[Any]]:
@@ -198,16 +233,16 @@ _LONG_HEADER = (
 )
 
 
-def _long_rows(made: Iterable[tuple[Seeds, float, Interval | None]]) -> Iterable[tuple[Any, ...]]:
+def _long_rows(made: Iterable[_Made]) -> Iterable[tuple[Any, ...]]:
     """One line a seed, with the interval of its score, and one for the mean; shares in [0, 1] unrounded."""
     yield _LONG_HEADER
-    for row, mean, interval in made:
-        c = row.column
-        start = (row.model, row.recipe, c.task, c.options, c.metric, c.scorer, c.scorer_version)
+    for each in made:
+        row, c = each.row, each.row.column
+        start = (row.name, row.recipe, c.task, c.options, c.metric, c.scorer, c.scorer_version)
         for seed, entry in row.entries.items():
             bounds = entry.score.interval
             ends = (bounds.low, bounds.high) if bounds else ("", "")
             weights = entry.run.record.model.weights_sha256
             yield (*start, seed, entry.score.value, *ends, 1, c.n_items, weights, entry.run.place)
-        ends = (interval.low, interval.high) if interval else ("", "")
-        yield (*start, "mean", mean, *ends, len(row.entries), c.n_items, "", "")
+        ends = ("", "") if isinstance(each.interval, str) else (each.interval.low, each.interval.high)
+        yield (*start, "mean", each.mean, *ends, len(row.entries), c.n_items, "", "")

@@ -45,10 +45,10 @@ def rederive(results: Results) -> Rederived:
         missing += left
         n_values += n
     for comparison in results.comparisons:
-        found, left = comparison_differences(comparison, results)
+        found, left, n = comparison_differences(comparison, results)
         differences += found
         missing += left
-        n_values += len(comparison.record.comparisons) - len(left)
+        n_values += n
     for scaling in results.scaling:
         differences += _scaling_differences(scaling)
         n_values += sum(point.measured is not None for point in scaling.points)
@@ -122,9 +122,8 @@ def _controls(kept: KeptControls) -> tuple[list[str], list[str], int]:
         differences += [f"{place}: {text}" for text in found]
         missing += [f"{place}: {text}" for text in left]
         n_values += len(made) - len(left)
-    found, left = gain_differences(kept, answers)
-    n_values += len(kept.record.gains) - len(left)
-    return [*differences, *found], [*missing, *left], n_values
+    found, left, n_gains = gain_differences(kept, answers)
+    return [*differences, *found], [*missing, *left], n_values + n_gains
 
 
 # --- costs -----------------------------------------------------------------------------------------------------------

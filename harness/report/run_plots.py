@@ -74,7 +74,7 @@ def accuracy_figure(grid: Grid) -> FigureSpec:
 def _draw_accuracy(figure: Any, data: Mapping[str, Any]) -> None:
     panels, models = data["panels"], data["models"]
     n_rows, n_columns = panel_grid(len(panels))
-    all_axes = figure.subplots(n_rows, n_columns, squeeze=False, sharey=True).flat
+    all_axes = list(figure.subplots(n_rows, n_columns, squeeze=False, sharey=True).flat)
     look = looks(models)
     for axes, panel in zip(all_axes, panels, strict=False):
         for name, (value, low, high) in panel["values"].items():
@@ -87,7 +87,7 @@ def _draw_accuracy(figure: Any, data: Mapping[str, Any]) -> None:
         axes.set_title(wrapped(panel["title"], 0.75 * figure.get_size_inches()[0] / n_columns))
         axes.set_xlabel(f"{METRIC_NAMES.get(panel['metric'], panel['metric'])} (%)")
         axes.grid(True, axis="x", linewidth=0.4, color="0.85")
-    for axes in list(all_axes)[len(panels) :]:
+    for axes in all_axes[len(panels) :]:
         axes.set_visible(False)
 
 

@@ -199,7 +199,8 @@ def tick_text(value: float) -> str:
 
 def wrapped(text: str, inches: float) -> str:
     """A panel's title or label in lines that fit such a width, in letters that the font has."""
-    return "\n".join(textwrap.wrap(drawable(text), max(8, round(inches * _TITLE_LETTERS_AN_INCH))))
+    kept_together = drawable(text).replace("(n ", "(n\N{NO-BREAK SPACE}")
+    return "\n".join(textwrap.wrap(kept_together, max(8, round(inches * _TITLE_LETTERS_AN_INCH))))
 
 
 def label_edges(all_axes: Any, n: int, x_label: str, y_label: str) -> None:

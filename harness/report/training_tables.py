@@ -74,7 +74,7 @@ def _data_cells(record: Mapping[str, Any]) -> tuple[str, str, str]:
 @dataclass(frozen=True)
 class _Hours:
     """Time of a training: of its own, and of the first round that it took over (None: it took over none, or one whose
-    curve is not here, as `is_whole` tells)."""
+    settings and whole curve are not here, as `is_whole` tells)."""
 
     own: float
     first: float | None
@@ -89,7 +89,8 @@ def training_seeds(recorded: Sequence[KeptTraining], every: Iterable[KeptTrainin
         every: these, and those that left but a first round for others to take over.
     """
     groups: dict[str, list[KeptTraining]] = {}
-    for kept in sorted(recorded, key=lambda kept: (_seed(kept), kept.place)):
+    one_a_seed, older = _one_a_seed(recorded)
+    for kept in one_a_seed:
         groups.setdefault(kind_of(kept.model, kept.record or {}), []).append(kept)
     first_rounds = {kept.first_round_sha256: kept for kept in every if kept.first_round_sha256 is not None}
     rows = [_group_cells(group, first_rounds) for group in groups.values()]
@@ -104,8 +105,24 @@ def training_seeds(recorded: Sequence[KeptTraining], every: Iterable[KeptTrainin
             f"Hours: mean over seeds; {_FIRST_AND_SECOND}.",
             "Held-out accuracy: the mean over seeds and, in brackets behind it, each seed's value in the order of "
             "seeds; of one seed, its 95 % interval in square brackets.",
+            *older,
         ),
     )
+
+
+def _one_a_seed(recorded: Iterable[KeptTraining]) -> tuple[list[KeptTraining], list[str]]:
+    """One training of each kind and seed, in the order of seeds, and what was left out for it.
+
+    Training records tell no time: the last by the folder's name stands for the newest.
+    """
+    kept: dict[tuple[str, int], KeptTraining] = {}
+    older = []
+    for each in sorted(recorded, key=lambda each: (_seed(each), each.place)):
+        key = (kind_of(each.model, each.record or {}), _seed(each))
+        if key in kept:
+            older.append(f"{kept[key].place} is left out for {each.place}, another training of the same seed.")
+        kept[key] = each
+    return list(kept.values()), older
 
 
 def _place_of_row(row: tuple[str, ...]) -> tuple[object, ...]:
@@ -126,7 +143,7 @@ def _group_cells(group: Sequence[KeptTraining], first_rounds: Mapping[str, KeptT
     return (
         group[0].model,
         *_data_cells(records[0]),
-        f"{len(seeds)} ({named})" if len(seeds) == len(group) else f"{len(seeds)} ({named}) in {len(group)} trainings",
+        f"{len(seeds)} ({named})",
         _rounds_text(config_of(records[0])),
         _hours_text([_hours(kept, first_rounds) for kept in group]),
         ", ".join(threads),
@@ -149,21 +166,33 @@ def _hours(kept: KeptTraining, first_rounds: Mapping[str, KeptTraining]) -> _Hou
     if taken_over is None:
         return _Hours(own, None, is_whole=True)
     first = first_rounds.get(taken_over)
-    return _Hours(own, None if first is None else _curve_hours(first), is_whole=first is not None)
+    hours = None if first is None else _first_round_hours(first)
+    return _Hours(own, hours, is_whole=hours is not None)
 
 
-def _curve_hours(kept: KeptTraining) -> float:
-    """Time of all steps of a curve: each line tells its last step, and the speed since the line before."""
+def _first_round_hours(kept: KeptTraining) -> float | None:
+    """Time of the first round's steps: each line of a curve tells its last step, and the speed since the line before.
+
+    None where the settings or the curve do not tell it.
+    """
+    config = kept.config
+    if not {"steps", "second_share", "batch_size"} <= set(config):
+        return None
+    n_steps = config["steps"] - round(config["steps"] * config["second_share"])
     seconds, before = 0.0, 0.0
     for line in kept.curve:
-        seconds += (line["step"] - before) * kept.config["batch_size"] / line["clips_per_s"]
-        before = line["step"]
-    return seconds / 3600
+        last = min(line["step"], n_steps)
+        if last > before:
+            if not line.get("clips_per_s"):
+                return None
+            seconds += (last - before) * config["batch_size"] / line["clips_per_s"]
+            before = last
+    return seconds / 3600 if before == n_steps else None
 
 
 def _hours_text(found: Sequence[_Hours]) -> str:
     if not all(hours.is_whole for hours in found):
-        return f"{_mean([hours.own for hours in found]):.2f} and a first round whose record is not here"
+        return f"{_mean([hours.own for hours in found]):.2f} and a first round whose record is not here as a whole"
     firsts = [hours.first for hours in found if hours.first is not None]
     own = f"{_mean([hours.own for hours in found]):.2f}"
     if not firsts:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from harness.protocols import PROTOCOLS
 from harness.records import ControlsRecord, RunRecord, canonical_sha256
 from harness.report.loading import KeptTraining
 from harness.report.rendering import DASH
@@ -105,8 +106,10 @@ def row_names(runs: Iterable[Named], trained: Mapping[str, Trained]) -> dict[str
 def plain_name(run: Named) -> str:
     """The model, and in brackets the options that were given and that a protocol did not give; not the weights."""
     record = run.record
-    given = {name: value for name, value in record.model.options_passed.items() if name not in ("variant", "weights")}
-    if not given or record.protocol is not None:
+    protocol = PROTOCOLS.get(record.protocol or "")
+    fixed = {"variant", "weights", *(protocol.model_options if protocol else ())}
+    given = {name: value for name, value in record.model.options_passed.items() if name not in fixed}
+    if not given:
         return model_text(record)
     return f"{model_text(record)} ({', '.join(f'{name}={value}' for name, value in sorted(given.items()))})"
 
@@ -114,22 +117,36 @@ def plain_name(run: Named) -> str:
 def _differences(runs: Sequence[Named], trained: Mapping[str, Trained]) -> list[list[str]]:
     """For each of some runs of one model and options, what tells its weights and number type from the others'."""
     weights = {run.record.model.weights_sha256 for run in runs}
-    told = {sha256: _weights_text(sha256, trained) for sha256 in weights}
-    texts = [*told.values()]
+    told = _weights_texts(weights, trained)
     dtypes = {run.record.dtype for run in runs}
     found = []
     for run in runs:
-        sha256, parts = run.record.model.weights_sha256, []
-        if len(weights) > 1:
-            is_one = texts.count(told[sha256]) == 1
-            parts.append(told[sha256] if is_one else f"{told[sha256]}, {_hash_text(sha256)}")
+        parts = [told[run.record.model.weights_sha256]] if len(weights) > 1 else []
         found.append([*parts, run.record.dtype] if len(dtypes) > 1 else parts)
     return found
 
 
-def _weights_text(sha256: str | None, trained: Mapping[str, Trained]) -> str:
-    known = trained.get(sha256 or "")
-    return _hash_text(sha256) if known is None else f"seed {known.seed}"
+def _weights_texts(weights: Iterable[str | None], trained: Mapping[str, Trained]) -> dict[str | None, str]:
+    """Several weights of one model by their seeds, with the recipe where they are of several kinds, and with the hash
+    where both are not enough: two kinds of one recipe, a seed that was trained twice, or a training not known here."""
+    known = {sha256: trained.get(sha256 or "") for sha256 in weights}
+    recipes = {of.kind: of.recipe for of in known.values() if of is not None}
+    alike = [*recipes.values()]
+    names = {sha256: _seed_text(of, len(alike) > 1) for sha256, of in known.items() if of is not None}
+    times = [*names.values()]
+    found: dict[str | None, str] = {}
+    for sha256, of in known.items():
+        if of is None:
+            found[sha256] = _hash_text(sha256)
+        elif alike.count(of.recipe) == 1 and times.count(names[sha256]) == 1:
+            found[sha256] = names[sha256]
+        else:
+            found[sha256] = f"{names[sha256]}, {_hash_text(sha256)}"
+    return found
+
+
+def _seed_text(of: Trained, has_recipe: bool) -> str:
+    return f"{of.recipe}, seed {of.seed}" if has_recipe else f"seed {of.seed}"
 
 
 def _hash_text(sha256: str | None) -> str:

@@ -161,14 +161,35 @@ def sidecars(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
         RecordError: one is damaged.
     """
     for path in sorted(folder.glob("*.json")):
-        try:
-            facts = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise RecordError(f"{path} is not JSON: {error}. Remove it, and write the report again.") from error
+        facts = _read_json(path)
         if isinstance(facts, dict) and facts.get("made_by") == MADE_BY:
-            # Names alone: a path would reach files that are not the report's.
-            facts["files"] = {name: sha for name, sha in facts["files"].items() if Path(name).name == name}
-            yield path, facts
+            yield path, _checked_sidecar(path, facts)
+
+
+def load_sidecar(path: Path) -> dict[str, Any]:
+    """A sidecar that this program wrote; of its "files", those that lie beside it.
+
+    Raises:
+        RecordError: it is damaged.
+    """
+    return _checked_sidecar(path, _read_json(path))
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecordError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except ValueError as error:
+        raise RecordError(f"{path} is not JSON: {error}. Remove it, and write the report again.") from error
+
+
+def _checked_sidecar(path: Path, facts: Any) -> dict[str, Any]:
+    files = facts.get("files") if isinstance(facts, dict) else None
+    if not isinstance(files, dict):
+        raise RecordError(f"{path} names no files with their hashes. Remove it, and write the report again.")
+    # Names alone: a path would reach files that are not the report's.
+    return {**facts, "files": {name: sha for name, sha in files.items() if Path(name).name == name}}
 
 
 def _facts(name: str, title: str, notes: Sequence[str], sources: Sequence[Source]) -> dict[str, Any]:
