@@ -36,7 +36,7 @@ METRICS = (
 _N_LABELS = 527
 _N_WORDS = 2000
 _N_REFERENCES = 5
-_CAPTIONS = frozenset({"bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider_d", "meteor"})
+_CAPTIONS = frozenset({"bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider_d", "meteor", "spice", "spider"})
 
 
 def labelled_items(n_items: int, seed: int = 0) -> tuple[list[Scored], tuple[str, ...]]:
@@ -67,14 +67,26 @@ def captioned_items(n_items: int, n_references: int = _N_REFERENCES, seed: int =
     ]
 
 
+def items_for(name: str, n_items: int) -> tuple[list[Scored], tuple[str, ...]]:
+    """Items that a metric means something for, and their labels, where they have some."""
+    if name == "wer":
+        return captioned_items(n_items, n_references=1), ()
+    return (captioned_items(n_items), ()) if name in _CAPTIONS else labelled_items(n_items)
+
+
+def bound_metric(name: str, labels: tuple[str, ...]) -> BoundMetric:
+    """The metric as it is scored; captions count as tokenized."""
+    options = {"tokenizer": "none"} if name in _CAPTIONS else {}
+    return BoundMetric(name, labels, create("metrics", name, options).value)
+
+
 def measure(name: str, items: Sequence[Scored], labels: tuple[str, ...]) -> tuple[float, float, float]:
     """Seconds of processor time for the value, for preparing resamples, and for 1000 of them.
 
     Raises:
         MetricUnavailable: the metric cannot be computed here.
     """
-    options = {"tokenizer": "none"} if name in _CAPTIONS else {}
-    bound = BoundMetric(name, labels, create("metrics", name, options).value)
+    bound = bound_metric(name, labels)
     clusters = [item.cluster for item in items]
     moments = [time.process_time()]
     value = bound.value(items)
@@ -95,9 +107,7 @@ def main(words: Sequence[str] | None = None) -> int:
     line = "{:<12} {:>6} {:>9} {:>12} {:>17}".format
     print(line("metric", "items", "value s", "preparing s", "1000 resamples s"))
     for name in asked.metrics:
-        is_text = name in _CAPTIONS or name == "wer"
-        n_references = 1 if name == "wer" else _N_REFERENCES
-        items, labels = (captioned_items(asked.items, n_references), ()) if is_text else labelled_items(asked.items)
+        items, labels = items_for(name, asked.items)
         try:
             cells = [f"{seconds:.2f}" for seconds in measure(name, items, labels)]
         except HarnessError as error:

@@ -375,12 +375,13 @@ def check_metric(name: str, options: Mapping[str, object] | None = None) -> list
     if isinstance(made, CheckResult):
         return [made]
     perfect, wrong = _scored_items(shift=0), _scored_items(shift=1)
-    mixed = [*perfect, *wrong[:2]]
+    # All items at once, and first: a metric that starts a program for items that it has not seen starts it once.
+    mixed = [*perfect, *wrong]
     return _run_claims(
         [
+            ("does not depend on the order", lambda: _order_matters(made, mixed)),
             ("is finite for perfect items", lambda: _if(not math.isfinite(made(perfect)), f"it is {made(perfect)}")),
             ("tells right from wrong", lambda: _if(made(perfect) == made(wrong), f"it is {made(wrong)} for both")),
-            ("does not depend on the order", lambda: _order_matters(made, mixed)),
             ("refuses an empty list with a ValueError", lambda: _accepts_nothing(made)),
         ]
     )

@@ -16,10 +16,11 @@ from pathlib import Path
 from harness.contracts import Scored
 from harness.errors import HarnessError, MetricUnavailable, RecordError, UsageError
 from harness.measuring import BoundMetric
+from harness.pair_remarks import pair_remarks
 from harness.records import Prediction, RunRecord, load_predictions, load_record
 from harness.registry import create, split_model
 from harness.scores import check_metric_fits, decided_items, load_finished, make_scorer, run_facts, stored_scores
-from harness.scoring import gives_scores, is_better_low
+from harness.scoring import VERBATIM, gives_scores, is_better_low
 from harness.statistics import Interval, compare_paired, holm, mcnemar_exact
 from harness.tables import NOT_AVAILABLE, Table, model_text, task_text
 
@@ -42,7 +43,9 @@ class FinishedRun:
 class Comparison:
     """One task, scorer and metric. `difference` is second minus first; `better` names a model, or is "tied".
 
-    Where the metric is not available there is nothing but the reason.
+    `n_flipped` items were decided, or said where the text itself is judged, another way by the second run. Of accuracy,
+    `n_first_only` and `n_second_only` are the items that one run alone has right, which are what its test counts.
+    Where the metric is not available there is no value, and the reason.
     """
 
     task: str
@@ -59,6 +62,9 @@ class Comparison:
     p_holm: float | None = None
     better: str = ""
     unavailable: str | None = None
+    n_flipped: int | None = None
+    n_first_only: int | None = None
+    n_second_only: int | None = None
 
 
 @dataclass(frozen=True)
@@ -100,7 +106,7 @@ def compare(
     rows: list[Comparison] = []
     for one, other in pairs:
         check_paired(one, other)
-        remarks += _warnings(one.record, other.record)
+        remarks += pair_remarks(one.record, other.record)
         for metric in metrics:
             check_metric_fits(metric, one.record.task.kind)
         usable, left_out = _scorers(one, other, scorers)
@@ -236,23 +242,6 @@ def _short(text: str) -> str:
     return text[:12]
 
 
-def _warnings(one: RunRecord, other: RunRecord) -> list[str]:
-    """What differs between two runs that were asked the same, and bears on what their difference means."""
-    found = []
-    if one.protocol != other.protocol:
-        said = [
-            f"{model_text(run)} by {f'protocol {run.protocol}' if run.protocol else 'none'}" for run in (one, other)
-        ]
-        found.append(f"{one.task.name}: the runs follow different protocols: {said[0]}, {said[1]}.")
-    for run in (one, other):
-        if run.leakage is not None and run.leakage.flagged:
-            found.append(
-                f"{run.task.name}: {len(run.leakage.flagged)} of {run.counts.n_items} clips, or their recordings, are "
-                f"among what {model_text(run)} learned from; they are compared like the others."
-            )
-    return found
-
-
 # --- comparing -------------------------------------------------------------------------------------------------------
 
 
@@ -306,7 +295,9 @@ def _compared(
         run_facts(one.record).n_trials,
     )
     clusters = [item.cluster for item in first]
-    row = Comparison(task_text(one.record), scorer.name, metric_name, len(first), len(set(clusters)))
+    n_flipped = _n_flipped(first, second, scorer.name, metric.counts_sets)
+    task = task_text(one.record)
+    row = Comparison(task, scorer.name, metric_name, len(first), len(set(clusters)), n_flipped=n_flipped)
     try:
         values = metric.value(first), metric.value(second)
         paired = compare_paired(
@@ -314,16 +305,21 @@ def _compared(
         )
     except MetricUnavailable as error:
         return replace(row, unavailable=str(error))
-    is_accuracy = metric_name == "accuracy"
-    return replace(
-        row,
-        first=values[0],
-        second=values[1],
-        difference=values[1] - values[0],
-        interval=paired.interval,
-        test=MCNEMAR if is_accuracy else BOOTSTRAP,
-        p_value=_mcnemar(metric, first, second) if is_accuracy else paired.p_value,
-    )
+    row = replace(row, first=values[0], second=values[1], difference=values[1] - values[0], interval=paired.interval)
+    if metric_name != "accuracy":
+        return replace(row, test=BOOTSTRAP, p_value=paired.p_value)
+    alone = _right_alone(metric, first, second)
+    return replace(row, test=MCNEMAR, p_value=mcnemar_exact(*alone), n_first_only=alone[0], n_second_only=alone[1])
+
+
+def _n_flipped(first: Sequence[Scored], second: Sequence[Scored], scorer_name: str, counts_sets: bool) -> int:
+    """How many items came out another way, right or wrong; failing is a way of its own."""
+
+    def outcome(item: Scored) -> object:
+        made = item.text if scorer_name == VERBATIM else item.decision.decided(counts_sets)
+        return item.answered and made
+
+    return sum(outcome(a) != outcome(b) for a, b in zip(first, second, strict=True))
 
 
 def _check_versions(one: FinishedRun, other: FinishedRun, scorer: str, version: int) -> None:
@@ -337,9 +333,10 @@ def _check_versions(one: FinishedRun, other: FinishedRun, scorer: str, version: 
             )
 
 
-def _mcnemar(metric: BoundMetric, first: Sequence[Scored], second: Sequence[Scored]) -> float:
+def _right_alone(metric: BoundMetric, first: Sequence[Scored], second: Sequence[Scored]) -> tuple[int, int]:
+    """Items that only the first run has right, and only the second."""
     pairs = [(metric.value([a]), metric.value([b])) for a, b in zip(first, second, strict=True)]
-    return mcnemar_exact(sum(a > b for a, b in pairs), sum(b > a for a, b in pairs))
+    return sum(a > b for a, b in pairs), sum(b > a for a, b in pairs)
 
 
 def _judged(rows: Sequence[Comparison], first: str, second: str) -> list[Comparison]:
@@ -365,10 +362,15 @@ def _name(run: FinishedRun, beside: FinishedRun) -> str:
 # --- showing ---------------------------------------------------------------------------------------------------------
 
 
+_HEADER = (
+    *("task", "scorer", "metric", "n", "flips", "right in one alone"),
+    *("first %", "second %", "difference [95 %]", "p", "p (Holm)", "better"),
+)
+
+
 def comparison_table(report: ComparisonReport) -> Table:
     """One row a comparison."""
-    header = ("task", "scorer", "metric", "n", "first %", "second %", "difference [95 %]", "p", "p (Holm)", "better")
-    return Table(header, tuple(_cells(row) for row in report.comparisons))
+    return Table(_HEADER, tuple(_cells(row) for row in report.comparisons))
 
 
 def comparison_lines(report: ComparisonReport) -> list[str]:
@@ -376,13 +378,16 @@ def comparison_lines(report: ComparisonReport) -> list[str]:
     tests = sorted({f"{row.metric}: {row.test}" for row in report.comparisons if row.test})
     lines = [f"First: {report.first}. Second: {report.second}. Difference: second minus first."]
     lines += [f"Test of {'; of '.join(tests)}. Holm over the tasks of a scorer; tied where p (Holm) >= {LEVEL}."]
+    lines += ["Flips: items that came out another way, right or wrong. Right in one alone: the first : the second."]
     missing = [f"{row.metric} is not available: {row.unavailable}" for row in report.comparisons if row.unavailable]
     folders = [f"Paired: {one} and {other}" for one, other in report.folders]
     return [*(lines if tests else lines[:1]), *dict.fromkeys([*missing, *report.remarks]), *folders]
 
 
 def _cells(row: Comparison) -> tuple[str, ...]:
-    start = (row.task, row.scorer, row.metric, str(row.n_items))
+    alone = "-" if row.n_first_only is None else f"{row.n_first_only} : {row.n_second_only}"
+    flips = "-" if row.n_flipped is None else str(row.n_flipped)
+    start = (row.task, row.scorer, row.metric, str(row.n_items), flips, alone)
     if row.first is None or row.second is None or row.interval is None or row.difference is None:
         return (*start, NOT_AVAILABLE, NOT_AVAILABLE, "-", "-", "-", "-")
     return (

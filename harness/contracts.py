@@ -367,10 +367,21 @@ class CostedModel(ModelAdapter, Protocol):
 
 @dataclass(frozen=True)
 class Decision:
-    """What a scorer makes of one answer: a label or None (unparsed), and a score per label where it has them."""
+    """What a scorer makes of one answer: a label or None (unparsed), and a score per label where it has them.
+
+    A scorer that decides for any number of labels puts all of them, sorted, into `labels`, and into `label` the one
+    where there is one. One that decides for a single label leaves `labels` None.
+    """
 
     label: str | None
     scores: tuple[float, ...] | None = None
+    labels: tuple[str, ...] | None = None
+
+    def decided(self, as_set: bool = True) -> tuple[str, ...]:
+        """Every label that was decided; where no set is wanted, the one alone."""
+        if as_set and self.labels is not None:
+            return self.labels
+        return () if self.label is None else (self.label,)
 
 
 @dataclass(frozen=True)

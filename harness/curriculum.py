@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from harness.contracts import OptionValue, Question, TrainableModel
 from harness.errors import UsageError
+from harness.ranges import check_ranges
 
 if TYPE_CHECKING:
     import numpy as np
@@ -76,15 +77,12 @@ class CurriculumConfig:
         Raises:
             UsageError: a count is not positive, or a rate is out of range.
         """
-        for name in ("batch_size", "micro_batch_size", "threads", "checkpoint_every", "log_every", "held_out_every"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
+        counts = ("batch_size", "micro_batch_size", "threads", "checkpoint_every", "log_every", "held_out_every")
+        check_ranges(self, counts, positive=("gradient_clip",), at_least_0=("seed", "warmup_steps", "weight_decay"))
         if self.max_steps is not None and self.max_steps < 1:
             raise UsageError(f"max_steps must be at least 1, not {self.max_steps}")
         if self.max_text_tokens < 2:
             raise UsageError(f"max_text_tokens must be at least 2, not {self.max_text_tokens}")
-        if self.seed < 0:
-            raise UsageError(f"seed must not be negative, and is {self.seed}")
         if self.precision not in ("float32", "bfloat16"):
             raise UsageError(f"precision must be float32 or bfloat16, not {self.precision}")
         if not 0 <= self.lora_dropout < 1:

@@ -11,6 +11,7 @@ HarnessError                  base: one line for the user, never a traceback
 │   └── ToolError             a metric's tool failed, took too long, or gave numbers that cannot be right
 ├── RecordError               a record or a predictions file cannot be read or trusted
 ├── DownloadError             a file cannot be fetched, or is not the one that was wanted (harness/downloads.py)
+├── ProcessesError            another process of one command ended or cannot be reached (harness/processes.py)
 ├── ArchiveError              an archive is damaged, unsafe or of no kind that is read (harness/archives.py)
 └── ItemError                 one item failed; the run goes on and counts it
     ├── AudioError            the clip cannot be decoded, or its samples are unusable

@@ -99,29 +99,18 @@ def summed_products(arguments: Arguments, out: Any) -> int:
 
 
 _SDPA = "aten._scaled_dot_product"
+_WITH_BACKWARD = (
+    "flash_attention_for_cpu",
+    "flash_attention",
+    "efficient_attention",
+    "cudnn_attention",
+    "fused_attention_overrideable",
+)
+# torch has no backward operator of these.
+_FORWARD_ALONE = ("attention_math", "attention_math_for_mps")
 FORMULAS: Mapping[str, Formula] = {
-    **{
-        f"{_SDPA}_{backend}": attention
-        for backend in (
-            "flash_attention_for_cpu",
-            "flash_attention",
-            "efficient_attention",
-            "cudnn_attention",
-            "fused_attention_overrideable",
-            "attention_math",
-            "attention_math_for_mps",
-        )
-    },
-    **{
-        f"{_SDPA}_{backend}_backward": attention_backward
-        for backend in (
-            "flash_attention_for_cpu",
-            "flash_attention",
-            "efficient_attention",
-            "cudnn_attention",
-            "fused_attention_overrideable",
-        )
-    },
+    **{f"{_SDPA}_{backend}": attention for backend in (*_WITH_BACKWARD, *_FORWARD_ALONE)},
+    **{f"{_SDPA}_{backend}_backward": attention_backward for backend in _WITH_BACKWARD},
     "aten._fft_r2c": fourier_of_real,
     "aten._fft_c2r": fourier_to_real,
     "aten._fft_c2c": fourier_of_complex,

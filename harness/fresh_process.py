@@ -52,7 +52,9 @@ _MEMORY_WORDS = (
 # From linux/prctl.h.
 _PR_SET_PDEATHSIG = 1
 _RESULT_FILE = "outcome.json"
-_STDERR_TAIL_BYTES = 4000
+# A process that dies in C code may end in the stacks of all its threads and a long list of modules.
+_STDERR_TAIL_BYTES = 1 << 16
+_FATAL = "Fatal Python error"
 # More than the cap in one piece must be refused; where it is not, the system does not keep such limits.
 _CAP_TEST_EXTRA_BYTES = 1 << 20
 
@@ -152,12 +154,18 @@ def _read_outcome(folder: Path, exit_code: int | None, time_limit_s: float | Non
         told = json.loads(written.read_text(encoding="utf-8"))
         return told["kind"], told["value"], told["message"]
     last_words = (folder / "stderr").read_bytes()[-_STDERR_TAIL_BYTES:].decode(errors="replace")
-    last_line = (last_words.strip().splitlines() or ["it said nothing"])[-1]
+    last_line = _telling_line(last_words)
     if _tells_of_memory(last_words):
         return "out_of_memory", None, last_line
     if exit_code < 0:
         return "killed", None, f"by signal {_signal_name(-exit_code)}: {last_line}"
     return "error", None, f"exit code {exit_code}: {last_line}"
+
+
+def _telling_line(text: str) -> str:
+    """The last line, or the one above the stacks that Python prints when it dies."""
+    lines = text.strip().splitlines() or ["it said nothing"]
+    return next((line for line in lines if line.startswith(_FATAL)), lines[-1])
 
 
 def _signal_name(number: int) -> str:

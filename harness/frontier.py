@@ -40,6 +40,7 @@ from harness.records import RECORD_FILE, ModelRow, canonical_sha256, to_json, wr
 from harness.registry import code_fingerprint
 from harness.row_files import append_row, cut_torn_line
 from harness.run_folder import ID_LENGTH, create_run, locked, newest_run, utc_now
+from harness.streaming_rows import StreamingRecord
 
 AUDIO = "generated noise, loud for a quarter of each second; its last second is drawn anew for the second clip"
 PROOF_TIMES = 4
@@ -288,14 +289,14 @@ def search(
         UsageError: a model cannot be probed, or the folder cannot be made.
     """
     known = look_at_all(config)
-    home, identity = results / "frontier", _identity(config)
+    home, identity = results / "frontier", identity_of(config)
     with locked(home, identity):
-        begun = None if fresh else _interrupted(home, identity)
+        begun = None if fresh else interrupted(home, identity, load_frontier)
         folder = begun or create_run(home, identity)
         record = load_frontier(folder) if begun is not None else _new_record(config, command)
         probes = folder / PROBES_FILE
         cut_torn_line(probes)
-        earlier = load_probes(folder) if probes.exists() else []
+        earlier = load_probes(folder)
         if earlier:
             say(f"{folder}: {len(earlier)} probes are there already")
         for one in known[len(record.rows) :]:
@@ -308,16 +309,16 @@ def search(
     return folder, record
 
 
-def _identity(config: FrontierConfig) -> str:
-    """What decides the answer; an interrupted search goes on under the same alone."""
+def identity_of(config: FrontierConfig) -> str:
+    """What decides the answer; what was interrupted goes on under the same alone."""
     machine = {"code": code_fingerprint(), "versions": deciding_versions(), "processor": cpu_model()}
     return canonical_sha256({**config.as_record(), **machine})[:ID_LENGTH]
 
 
-def _interrupted(home: Path, identity: str) -> Path | None:
-    """The newest search of that identity, where it did not end."""
+def interrupted(home: Path, identity: str, load: Callable[[Path], FrontierRecord | StreamingRecord]) -> Path | None:
+    """The newest folder of that identity, where its work did not end; `load` reads its record."""
     newest = newest_run(home, identity)
-    if newest is None or not (newest / RECORD_FILE).exists() or load_frontier(newest).ended_utc is not None:
+    if newest is None or not (newest / RECORD_FILE).exists() or load(newest).ended_utc is not None:
         return None
     return newest
 

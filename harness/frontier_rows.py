@@ -5,17 +5,15 @@ Both have JSON schemas in `harness/schema/`; write those anew with `python -m ha
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Final, Literal
-
-from pydantic import BaseModel
 
 from harness.contracts import OptionValue
 from harness.environment import Environment
 from harness.fresh_process import OutcomeKind
-from harness.records import SCHEMA_FOLDER, ModelRow
-from harness.row_files import Row
+from harness.records import RECORD_FILE, ModelRow
+from harness.row_files import Row, load_record, load_rows
+from harness.schema_files import texts_of, write_texts
 
 SCHEMA_VERSION: Final = 1
 PROBES_FILE = "probes.jsonl"
@@ -120,25 +118,27 @@ class FrontierRecord(Row):
 
 
 def load_probes(folder: Path) -> list[ProbeRow]:
-    """The probes of a folder in order; a torn last line is left out."""
-    lines = (folder / PROBES_FILE).read_bytes().split(b"\n")[:-1]
-    return [ProbeRow.model_validate_json(line) for line in lines]
+    """The probes of a folder in order; a torn last line is left out.
+
+    Raises:
+        RecordError: a line is damaged, or of an unknown version.
+    """
+    return load_rows(folder / PROBES_FILE, ProbeRow)
 
 
 def load_frontier(folder: Path) -> FrontierRecord:
-    """Read `record.json` of a folder."""
-    return FrontierRecord.model_validate_json((folder / "record.json").read_bytes())
+    """Read `record.json` of a folder.
+
+    Raises:
+        RecordError: it is not there, is damaged, or of an unknown version.
+    """
+    return load_record(folder / RECORD_FILE, FrontierRecord)
 
 
 def schema_texts() -> dict[str, str]:
     """File name to content of the schemas of both."""
-    kinds: dict[str, type[BaseModel]] = {"frontier_probe": ProbeRow, "frontier_record": FrontierRecord}
-    return {
-        f"{name}.v{SCHEMA_VERSION}.json": json.dumps(kind.model_json_schema(mode="serialization"), indent=1) + "\n"
-        for name, kind in kinds.items()
-    }
+    return texts_of({"frontier_probe": ProbeRow, "frontier_record": FrontierRecord}, SCHEMA_VERSION)
 
 
 if __name__ == "__main__":
-    for _name, _text in schema_texts().items():
-        (SCHEMA_FOLDER / _name).write_text(_text, encoding="utf-8")
+    write_texts(schema_texts())

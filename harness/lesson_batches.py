@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
+from harness.contracts import Question
 from harness.curriculum import CurriculumConfig, CurriculumModel, Lesson, PreparedCurriculum, Stage
-from harness.errors import RecordError
+from harness.curve import append_line
 from harness.feature_cache import FeatureCache, FeatureReader
-from harness.training import append_line
+from harness.processes import ALONE, Processes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,19 +40,29 @@ class Taught:
 
 
 class LessonBatches:
-    """The batches of a training, with threads that read ahead. What a step gets does not depend on them."""
+    """A process's share of the batches of a training, with threads that read ahead.
+
+    What a step gets does not depend on these threads.
+    """
 
     def __init__(
-        self, model: CurriculumModel, prepared: PreparedCurriculum, config: CurriculumConfig, bad_items: Path
+        self,
+        model: CurriculumModel,
+        prepared: PreparedCurriculum,
+        config: CurriculumConfig,
+        bad_items: Path,
+        processes: Processes = ALONE,
     ) -> None:
         """Nothing is read yet.
 
         Raises:
             UsageError: the folder of features holds those of other clips, or of another model.
         """
-        self.bad = BadItems(bad_items)
-        self._model, self._prepared, self._config = model, prepared, config
-        self.reader = FeatureReader(model.features, model.sample_rate_hz, config.threads, self._cache())
+        self.bad = BadItems(bad_items, is_writer=processes.is_main)
+        self._model, self._prepared, self._config, self._processes = model, prepared, config, processes
+        with processes.main_first():
+            cache = self._cache()
+        self.reader = FeatureReader(model.features, model.sample_rate_hz, config.threads, cache)
         self._ahead = ThreadPoolExecutor(max_workers=1)
         self._next: tuple[tuple[str, int], Future[list[Taught]]] | None = None
 
@@ -67,24 +79,17 @@ class LessonBatches:
         return FeatureCache(folder, files, self._model.features(click))
 
     def of_step(self, stage: Stage, step: int, n_steps: int) -> list[Taught]:
-        """The items of a stage's step that can be learned from, shortest text first.
-
-        Raises:
-            RecordError: there is none; the message has the last reasons.
-        """
+        """This process's items of a stage's step that can be learned from, shortest text first."""
         lessons, size = self._prepared.sources[stage.data], self._config.batch_size
-        from_prompt = self._config.loss_on_prompt
+        from_prompt, share = self._config.loss_on_prompt, self._processes.share
         if self._next is not None and self._next[0] == (stage.name, step):
             batch = self._next[1].result()
         else:
-            batch = self.ready(lessons.batch(step, size), from_prompt)
+            batch = self.ready(share(lessons.batch(step, size)), from_prompt)
         self._next = None
         if step + 1 < n_steps:
-            later = self._ahead.submit(self.ready, lessons.batch(step + 1, size), from_prompt)
+            later = self._ahead.submit(self.ready, share(lessons.batch(step + 1, size)), from_prompt)
             self._next = ((stage.name, step + 1), later)
-        if not batch:
-            reasons = "; ".join(list(self.bad.reasons.values())[-2:])
-            raise RecordError(f"no item of step {step} of stage {stage.name} can be learned from: {reasons}")
         return batch
 
     def ready(self, lessons: Sequence[Lesson], from_prompt: bool) -> list[Taught]:
@@ -104,6 +109,14 @@ class LessonBatches:
             else:
                 batch.append(made)
         return sorted(batch, key=lambda taught: len(taught.tokens))
+
+    def filler(self) -> Taught:
+        """A lesson of silence, in a place where every process must have one and this one has none left."""
+        import numpy as np
+
+        lesson = Lesson("filler", Path(), Question("", ()))
+        features = self._model.features(np.zeros(self._model.sample_rate_hz, np.float32))
+        return Taught(lesson, features, [0, 0], 1)
 
     def _taught(self, lesson: Lesson, features: npt.NDArray[np.float32], from_prompt: bool) -> Taught | str:
         """The lesson with its tokens, or why it is none."""
@@ -125,11 +138,17 @@ class LessonBatches:
 
 
 class BadItems:
-    """Items that could not be learned from, in memory and in a file of JSON lines, each once."""
+    """Items that could not be learned from, in memory and in a file of JSON lines, each once.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Of several processes one writes the file; what the others find waits until it is handed over. The thread that reads
+    ahead adds items while the main one hands over.
+    """
+
+    def __init__(self, path: Path, is_writer: bool = True) -> None:
+        self.path, self._is_writer = path, is_writer
         self.reasons: dict[str, str] = {}
+        self._waiting: list[dict[str, str]] = []
+        self._lock = Lock()
         for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
             try:
                 entry = json.loads(text)
@@ -139,6 +158,24 @@ class BadItems:
 
     def add(self, lesson: Lesson, reason: str) -> None:
         """Note an item, unless it was noted before."""
-        if lesson.item not in self.reasons:
-            self.reasons[lesson.item] = reason
-            append_line(self.path, {"item": lesson.item, "audio": str(lesson.audio), "reason": reason})
+        self._note({"item": lesson.item, "audio": str(lesson.audio), "reason": reason})
+
+    def hand_over(self, processes: Processes) -> None:
+        """Bring what the other processes found to the one that writes."""
+        with self._lock:
+            found, self._waiting = self._waiting, []
+        if not processes.sums([len(found)])[0]:
+            return
+        for entry in [entry for entries in processes.gather(found) for entry in entries]:
+            if self._is_writer:
+                self._note(entry)
+
+    def _note(self, entry: dict[str, str]) -> None:
+        with self._lock:
+            if entry["item"] in self.reasons:
+                return
+            self.reasons[entry["item"]] = entry["reason"]
+            if self._is_writer:
+                append_line(self.path, entry)
+            else:
+                self._waiting.append(entry)

@@ -24,10 +24,12 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from harness.contracts import Metric, Scored
-from harness.errors import MetricUnavailable, PluginError
+from harness.errors import HarnessError, MetricUnavailable, PluginError
+from harness.promises import broken_plugin
 from harness.statistics import Resampled
 
 if TYPE_CHECKING:
@@ -72,9 +74,15 @@ class BoundMetric:
 
         Raises:
             MetricUnavailable: it cannot be computed of them; what the metric raises as ValueError comes so too.
+            PluginError: it raised anything else, or gave no number.
         """
-        values = [float(self._call(self.metric, [scored[n] for n in part])) for part in self._trials(scored)]
+        values = [self._number(self._call(self.metric, [scored[n] for n in part])) for part in self._trials(scored)]
         return sum(values) / len(values)
+
+    def _number(self, value: object) -> float:
+        if not isinstance(value, Real):
+            raise PluginError(f"The metric '{self.name}' gave {value!r} where a number belongs.")
+        return float(value)
 
     def resampled(self, scored: Sequence[Scored], value: float | None = None) -> Resampled:
         """The metric as a function of multiplicities, by the fastest way that the metric's file offers.
@@ -151,6 +159,10 @@ class BoundMetric:
             yield
         except ValueError as error:
             raise MetricUnavailable(f"the metric '{self.name}' refuses these items: {error}") from error
+        except HarnessError:
+            raise
+        except Exception as error:
+            raise broken_plugin(error, f"The metric '{self.name}' failed") from error
 
     def _checked(self, statistic: Resampled, scored: Sequence[Scored], value: float | None) -> Resampled:
         import numpy as np

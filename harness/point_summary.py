@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
@@ -126,7 +127,7 @@ def summary(facts: PointFacts, measured: PointSamples) -> Measured:
         per_token=_spread_row_or_none(samples.per_token_s),
         prefill=_spread_row_or_none(samples.component_s.get("prefill", ())) if is_answer else None,
         device_time=_spread_row_or_none(samples.device_s),
-        noise=measured.times.whole.complaint,
+        noise=noise_text(plan.device, measured.times.whole.complaint, samples.cpu_s),
         real_time_factor=total.median / (plan.seconds * plan.batch_size),
         clips_per_s=plan.batch_size / total.median,
         answer_tokens_per_s=plan.batch_size * plan.n_tokens / total.median if is_answer else None,
@@ -143,6 +144,17 @@ def summary(facts: PointFacts, measured: PointSamples) -> Measured:
         samples=samples,
         counted=None if measured.counted is None else dict(measured.counted),
     )
+
+
+def noise_text(device: str, complaint: str, cpu_s: Sequence[float]) -> str:
+    """What the times lack; and, where only the CPU works, how steady the processor time was: if it was, others came in.
+
+    Processor time is no measure of what a user waits for, so that it never makes a point less noisy.
+    """
+    width = Spread.of(cpu_s).relative_half_width if cpu_s else math.inf
+    if not complaint or device != "cpu" or math.isinf(width):
+        return complaint
+    return f"{complaint}; of processor time {100 * width:.1f} %"
 
 
 def _formulas(facts: PointFacts) -> Mapping[Component, Work]:
@@ -165,6 +177,7 @@ def _samples_row(plan: PointPlan, times: Times) -> SamplesRow:
         component_s={c: tuple(t.component_s.get(c, 0.0) for t in split) for c in named},
         device_s=times.device_s,
         token_s=whole[-1].token_s,
+        cpu_s=tuple(t.cpu_s for t in whole if t.cpu_s is not None),
     )
 
 

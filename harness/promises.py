@@ -27,7 +27,7 @@ def load_model(model: ModelAdapter, name: str, device: str, dtype: str) -> None:
     Raises:
         PluginError: it raised something that is none of our errors.
     """
-    _called(lambda: model.load(device, dtype), f"The model '{name}' cannot be loaded")
+    called_plugin(lambda: model.load(device, dtype), f"The model '{name}' cannot be loaded")
 
 
 def described(model: ModelAdapter, name: str) -> ModelDescription:
@@ -36,7 +36,7 @@ def described(model: ModelAdapter, name: str) -> ModelDescription:
     Raises:
         PluginError: it has none, or one that a record cannot hold.
     """
-    description = _called(model.describe, f"The model '{name}' cannot describe itself")
+    description = called_plugin(model.describe, f"The model '{name}' cannot describe itself")
     problems = description_problems(description, name)
     if problems:
         raise PluginError(f"The model '{name}' describes itself wrongly: {'; '.join(problems)}.")
@@ -102,17 +102,26 @@ def answer_problem(answer: Answer) -> str | None:
     return None
 
 
-def _called(call: Callable[[], T], problem: str) -> T:
-    """The call's result; whatever a plugin's own code raises becomes one line with the place it came from."""
+def called_plugin(call: Callable[[], T], problem: str) -> T:
+    """The call's result; whatever a plugin's own code raises becomes one line with the place it came from.
+
+    Raises:
+        PluginError: it raised something that is none of our errors.
+    """
     try:
         return call()
     except HarnessError:
         raise
     except Exception as error:
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{Path(frame.filename).name}, line {frame.lineno}"
-        reason = " ".join(str(error).split())
-        raise PluginError(f"{problem}: {type(error).__name__}: {reason} ({where}).") from error
+        raise broken_plugin(error, problem) from error
+
+
+def broken_plugin(error: Exception, problem: str) -> PluginError:
+    """The error to raise where a plugin's own code raised something that is none of ours."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{Path(frame.filename).name}, line {frame.lineno}"
+    reason = " ".join(str(error).split())
+    return PluginError(f"{problem}: {type(error).__name__}: {reason} ({where}).")
 
 
 def _mapping_problems(description: ModelDescription) -> list[str]:

@@ -1,29 +1,45 @@
 """The parts of README.md that hold numbers, made from `results/reference`. `python -m harness.readme` writes them anew.
 
-A part stands between the lines `<!-- generated: NAME -->` and `<!-- end generated: NAME -->`.
+A part stands between the lines `<!-- generated: NAME -->` and `<!-- end generated: NAME -->`. Each is a table of the
+report, or one that a command prints, with fewer columns or rows where README would be too long; figures are those of
+`results/figures`. Seeds, controls, paired tests and streaming make nothing where the folder holds none; any other part
+that lacks its records is an error.
 """
 
 from __future__ import annotations
 
-import csv
-import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from harness.errors import RecordError
-from harness.frontier_rows import load_frontier, load_probes
 from harness.frontier_table import closing_lines, frontier_table, length_text
-from harness.records import RunRecord, ScoreRow, load_record
-from harness.scaling_rows import load_points, newest_points
+from harness.records import RunRecord, ScoreRow
+from harness.report.kept_tables import audio_gains, comparisons
+from harness.report.loading import Results, load_all
+from harness.report.main_tables import SCORER, main_tables
+from harness.report.over_seeds import LIGHT_SCORERS, seed_tables
+from harness.report.rendering import ReportTable
+from harness.report.training_tables import training_tables
+from harness.report.weights import one_set_of_weights, trained_weights
+from harness.results_frame import KeptRun
 from harness.scaling_tables import NOTES, crossover_table
-from harness.scores import load_finished, stored_scores
-from harness.tables import Table, markdown_text, model_text, score_table
+from harness.scores import compute_scores, run_facts
+from harness.scoring import VERBATIM
+from harness.strata import grouped
+from harness.tables import Table, markdown_text, model_text, score_table, score_text
 
+README = Path("README.md")
 REFERENCE = Path("results") / "reference"
+FIGURES = Path("results") / "figures"
+TABLES = Path("results") / "tables"
 # Of what `scaling` compares; the rest stands in results/tables.
 README_QUANTITIES = ("Total time", "Peak allocated", "Operations")
+# The two published models, of all pairs that were compared.
+PAIR = ("ssalm:tiny", "ltu:tiny")
+KeptT = TypeVar("KeptT")
 _PART = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end generated: \2 -->)", re.DOTALL)
 
 
@@ -33,180 +49,197 @@ def filled_in(readme: str, reference: Path) -> str:
     Raises:
         RecordError: a part has no maker, or a record cannot be read.
     """
-    makers = {
-        "runs": runs_part,
-        "training": training_part,
-        "needle": needle_part,
-        "scaling": scaling_part,
-        "frontier": frontier_part,
-    }
+    results = load_all(reference)
+    if results.problems:
+        raise RecordError(f"README shows whole results alone. {results.problems[0]}")
 
     def fill(match: re.Match[str]) -> str:
-        maker = makers.get(match[2])
+        maker = PARTS.get(match[2])
         if maker is None:
             raise RecordError(f"README has a generated part '{match[2]}', which nothing makes")
-        return f"{match[1]}{maker(reference)}{match[3]}"
+        return f"{match[1]}{maker(results)}{match[3]}"
 
     return _PART.sub(fill, readme)
 
 
-def runs_part(reference: Path) -> str:
-    """One table over the reference runs of esc50, and the machine that made them."""
-    found = (run for run in _runs(reference) if run[0].task.name == "esc50")
-    runs = sorted(found, key=lambda run: (_order(run[0]), run[0].prompt.name))
+# --- scores ----------------------------------------------------------------------------------------------------------
+
+
+def main_part(results: Results) -> str:
+    """What each model scores and costs, and the two figures that show it."""
+    table = next((table for table in main_tables(results) if table.name == "main-starter"), None)
+    if table is None:
+        raise RecordError(f"{results.folder} has no run on a starter set by '{SCORER}' with a measured cost")
+    scores = {title: f"{title}, % [95 %] by {SCORER}" for title in table.header if "(n " in title}
+    header = tuple(scores.get(title, title) for title in table.header)
+    notes = " ".join(note for note in table.all_notes() if not note.startswith("Labels by"))
+    pictures = [
+        ("scaling-short", "Time, peak memory and operations of the four tiny models over the length of audio"),
+        (f"accuracy-starter-{SCORER}", "Accuracy of each model on the starter set, with 95 % intervals"),
+    ]
+    shown = "".join(f"![{told}]({(FIGURES / name).as_posix()}.svg)\n" for name, told in pictures)
+    return f"{shown}\n{markdown_text(Table(header, table.rows))}\n{notes}\n\n"
+
+
+def runs_part(results: Results) -> str:
+    """What `run` prints for the model and task of `make run`, with every scorer that the reference run has."""
+    runs = [run for run in _runs(results, "esc50") if model_text(run.record) == "ssalm:tiny"]
+    first = [run for run in runs if run.record.prompt.is_default]
+    if len(first) != 1:
+        raise RecordError(f"{results.folder} holds {len(first)} runs of ssalm:tiny on esc50, and README shows one")
+    return f"{markdown_text(score_table(first[0].record, first[0].scores))}\n{_origin_text(first)}\n\n"
+
+
+def needle_part(results: Results) -> str:
+    """Accuracy by length of the reference runs of needle, by the scorers that need no model."""
+    runs = _runs(results, "needle")
     if not runs:
-        raise RecordError(f"there is no run below {reference / 'runs'}")
-    tables = [score_table(record, scores) for record, scores in runs]
-    header = tables[0].header
-    rows = [row for table in tables for row in table.rows]
-    return f"{markdown_text(Table(header, tuple(rows)))}\n{_origin_text([record for record, _ in runs])}\n\n"
-
-
-def training_part(reference: Path) -> str:
-    """One row a training run: what was learned from, how long it took, and the held-out score where one was kept.
-
-    A first round that was taken over lies in a folder of its own, with its curve and the hash of what it left.
-    """
-    found = sorted((reference / "training").glob("*/*/record.json"))
-    records = [(path.parent, json.loads(path.read_text(encoding="utf-8"))) for path in found]
-    header = (
-        "model",
-        "recordings",
-        "held out",
-        "steps x clips",
-        "hours (1st + 2nd round)",
-        "threads",
-        "held-out accuracy % [95 %]",
+        raise RecordError(f"{results.folder} holds no run of needle")
+    asked = [(run, scorer) for run in runs for scorer in LIGHT_SCORERS if any(s.scorer == scorer for s in run.scores)]
+    rows = [(model_text(run.record), scorer, _by_length(run, scorer)) for run, scorer in asked]
+    lengths = {tuple(scores) for _, _, scores in rows}
+    if len(lengths) > 1:
+        raise RecordError(f"the runs of needle in {results.folder} were asked different lengths")
+    header = ("model", "scorer", "n a length", *map(length_text, lengths.pop()))
+    cells = (
+        (
+            model,
+            scorer,
+            "/".join(sorted({str(row.n_items) for row in scores.values()})),
+            *map(score_text, scores.values()),
+        )
+        for model, scorer, scores in rows
     )
-    return markdown_text(Table(header, tuple(_training_cells(folder, record) for folder, record in records))) + "\n"
+    return f"{markdown_text(Table(header, tuple(cells)))}\nAccuracy % [95 %]. {_origin_text(runs)}\n\n"
 
 
-def needle_part(reference: Path) -> str:
-    """Accuracy by length of the reference runs of needle, from the tables that `score --by length_s` left."""
-    folders = sorted((reference / "runs").glob("*/needle/*"))
-    records = sorted(((load_finished(folder), folder) for folder in folders), key=lambda found: _order(found[0]))
-    rows: list[tuple[str, ...]] = []
-    lengths: list[str] = []
-    for record, folder in records:
-        for scorer in ("exact", "loglik"):
-            with (folder / f"strata-{scorer}-accuracy-by-length_s.csv").open(newline="") as file:
-                strata = list(csv.DictReader(file))
-            lengths = [length_text(float(row["length_s"])) for row in strata]
-            cells = (_interval_text(*(float(row[end]) for end in ("value", "low", "high"))) for row in strata)
-            rows.append((model_text(record), scorer, strata[0]["n_items"], *cells))
-    table = markdown_text(Table(("model", "scorer", "n a length", *lengths), tuple(rows)))
-    return f"{table}\nAccuracy % [95 %]. {_origin_text([record for record, _ in records])}\n\n"
+def _by_length(run: KeptRun, scorer: str) -> dict[float, ScoreRow]:
+    """The run's accuracy at each length in seconds, computed from its answers."""
+    labels, facts = run.record.task.labels, run_facts(run.record)
+    groups = grouped(run.predictions, ["length_s"])
+    return {
+        float(length or 0): compute_scores(items, labels, scorer, ["accuracy"], facts)[0]
+        for (length,), items in groups.items()
+    }
 
 
-def scaling_part(reference: Path) -> str:
+def seeds_part(results: Results) -> str:
+    """Scores over seeds of training, of the starter set asked as the task asks first."""
+    tables = [table for table in seed_tables(results) if table.name in [f"seeds-starter-{s}" for s in LIGHT_SCORERS]]
+    return "".join(f"Labels by {table.name.rpartition('-')[2]}:\n\n{_with_notes(table)}" for table in tables)
+
+
+def training_part(results: Results) -> str:
+    """What the models learned from, over seeds."""
+    tables = [table for table in training_tables(results) if table.name == "training-seeds"]
+    if not tables:
+        raise RecordError(f"{results.folder} holds no training record")
+    return _with_notes(tables[0])
+
+
+def controls_part(results: Results) -> str:
+    """What hearing the audio is worth."""
+    return _with_notes(audio_gains(results)) if results.controls else ""
+
+
+def comparisons_part(results: Results) -> str:
+    """Paired tests of the two published models, by the scorer that the other parts show; the table has all."""
+    if not results.comparisons:
+        return ""
+    table = comparisons(results.comparisons)
+    pair, scorer = table.header.index("first"), table.header.index("scorer")
+    rows = [row for row in table.rows if row[pair : pair + 2] == PAIR and row[scorer] in (SCORER, VERBATIM)]
+    if not rows:
+        raise RecordError(f"{results.folder} holds no comparison of {' and '.join(PAIR)}")
+    return _with_notes(replace(table, rows=tuple(rows)))
+
+
+# --- cost ------------------------------------------------------------------------------------------------------------
+
+
+def scaling_part(results: Results) -> str:
     """Where the state-space model becomes cheaper, over the points of the reference folder."""
-    folder = _only_folder(reference / "scaling")
-    table = crossover_table(newest_points(load_points(folder)))
+    kept = _only(results.scaling, "scaling")
+    table = crossover_table(kept.points)
     if not table.rows:
-        raise RecordError(f"the points in {folder} have no pair to compare")
-    conditions = table.header.index("conditions")
-    quantity = table.header.index("quantity")
+        raise RecordError(f"the points in {kept.place} have no pair to compare")
+    conditions, quantity = table.header.index("conditions"), table.header.index("quantity")
+    shared = {row[conditions] for row in table.rows}
+    if len(shared) > 1:
+        raise RecordError(f"README tells one set of conditions, and {kept.place} holds {len(shared)}")
     rows = [row for row in table.rows if row[quantity] in README_QUANTITIES]
-    kept = [(*row[:conditions], *row[conditions + 1 :]) for row in rows]
-    header = (*table.header[:conditions], *table.header[conditions + 1 :])
-    told = f"{table.rows[0][conditions]}. {NOTES['crossovers']} Points: `{REFERENCE / 'scaling' / folder.name}`."
-    return f"{markdown_text(Table(header, tuple(kept)))}\n{told}\n\n"
+    fewer = [(*row[:conditions], *row[conditions + 1 :]) for row in (table.header, *rows)]
+    told = f"{shared.pop()}. {NOTES['crossovers']} Points: `{(REFERENCE / kept.place).as_posix()}`."
+    return f"{markdown_text(Table(fewer[0], tuple(fewer[1:])))}\n{told}\n\n"
 
 
-def frontier_part(reference: Path) -> str:
+def frontier_part(results: Results) -> str:
     """The reference searches for the longest audio."""
-    folder = _only_folder(reference / "frontier")
-    record = load_frontier(folder)
-    lines = " ".join(f"{line[0].upper()}{line[1:]}." for line in closing_lines(record))
-    told = f"{lines} Record: `{REFERENCE / 'frontier' / folder.name}`."
-    return f"{markdown_text(frontier_table(record, load_probes(folder)))}\n{told}\n\n"
+    kept = _only(results.frontiers, "frontier")
+    lines = " ".join(f"{line[0].upper()}{line[1:]}." for line in closing_lines(kept.record))
+    told = f"{lines} Record: `{(REFERENCE / kept.place).as_posix()}`."
+    return f"{markdown_text(frontier_table(kept.record, kept.probes))}\n{told}\n\n"
 
 
-def _only_folder(parent: Path) -> Path:
-    folders = sorted(path for path in parent.glob("*") if path.is_dir())
-    if len(folders) != 1:
-        raise RecordError(f"README shows one measurement, and {parent} holds {len(folders)}")
-    return folders[0]
+def streaming_part(results: Results) -> str:
+    """What each further minute costs, as a picture; the table has the numbers."""
+    if not results.streaming:
+        return ""
+    picture = (FIGURES / "streaming.svg").as_posix()
+    return f"![Time, resident memory and state of each further minute]({picture})\n\n"
 
 
-def _interval_text(value: float, low: float, high: float) -> str:
-    return f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+PARTS: Mapping[str, Callable[[Results], str]] = {
+    "main": main_part,
+    "runs": runs_part,
+    "needle": needle_part,
+    "seeds": seeds_part,
+    "training": training_part,
+    "controls": controls_part,
+    "comparisons": comparisons_part,
+    "scaling": scaling_part,
+    "frontier": frontier_part,
+    "streaming": streaming_part,
+}
 
 
-def _runs(reference: Path) -> Iterator[tuple[RunRecord, list[ScoreRow]]]:
-    for path in sorted((reference / "runs").glob("*/*/*/record.json")):
-        record = load_record(path.parent)
-        if record is None or not record.is_complete:
-            raise RecordError(f"{path} is not the record of a complete run")
-        yield record, list(stored_scores(path.parent, record).values())
+# --- shared ----------------------------------------------------------------------------------------------------------
 
 
-def _order(record: RunRecord) -> int:
-    """Our own models first, then the point of reference, then the floors."""
-    known = ("ssalm", "hybrid", "ast_mamba", "ltu", "yamnet", "majority", "chance")
-    return known.index(record.model.name) if record.model.name in known else len(known)
+def _only(kept: Sequence[KeptT], kind: str) -> KeptT:
+    if len(kept) != 1:
+        raise RecordError(f"README shows one measurement of {kind}, and the reference results hold {len(kept)}")
+    return kept[0]
 
 
-def _origin_text(records: list[RunRecord]) -> str:
+def _runs(results: Results, task: str) -> list[KeptRun]:
+    """The reference runs of a task, of one seed a model, in the order of tables."""
+    shown = one_set_of_weights(results.runs, trained_weights(results.training))
+    return [run for run in shown if run.record.task.name == task]
+
+
+def _markdown(table: ReportTable) -> str:
+    return markdown_text(Table(table.header, table.rows))
+
+
+def _with_notes(table: ReportTable) -> str:
+    return f"{_markdown(table)}\n{' '.join(table.all_notes())} Table: `{(TABLES / table.name).as_posix()}.md`.\n\n"
+
+
+def _origin_text(runs: Sequence[KeptRun]) -> str:
+    records: list[RunRecord] = [run.record for run in runs]
     commits = sorted({(record.environment.git_commit or "unknown")[:10] for record in records})
     machines = sorted(
         {f"{record.environment.cpu}, {record.threads} thread{'s' * (record.threads != 1)}" for record in records}
     )
+    models = {model_text(record) for record in records}
+    options = "".join(f" -t {key}={value}" for key, value in sorted(records[0].task.options_changed.items()))
     return (
-        f"Made by `python -m harness run --model MODEL --task {records[0].task.name}"
-        f"{''.join(f' -t {key}={value}' for key, value in sorted(records[0].task.options_changed.items()))}`, "
-        f"with the scorers and prompts of the table, at commit {', '.join(commits)} "
-        f"on {'; '.join(machines)}. Records: `{REFERENCE}/runs`."
+        f"Made by `python -m harness run --model {models.pop() if len(models) == 1 else 'MODEL'} "
+        f"--task {records[0].task.name}{options}`, with the scorers of the table, at commit {', '.join(commits)} "
+        f"on {'; '.join(machines)}. Records: `{REFERENCE.as_posix()}/runs`."
     )
-
-
-def _training_cells(folder: Path, record: Mapping[str, Any]) -> tuple[str, ...]:
-    config, learned = record["config"], record["learned_from"]
-    held_out = learned["hold_out_fold"]
-    scores = "; ".join(_score_text(report) for report in record["held_out"]) or "-"
-    return (
-        folder.parent.name.replace("-", ":", 1),
-        str(learned["n_clips"]),
-        f"fold {held_out}" if held_out else "-",
-        _rounds_text(config),
-        _hours_text(folder, record),
-        str(config["threads"]),
-        scores,
-    )
-
-
-def _rounds_text(config: Mapping[str, Any]) -> str:
-    second = round(config["steps"] * config["second_share"])
-    rounds = [(config["steps"] - second, config["batch_size"]), (second, config["second_batch_size"])]
-    return " + ".join(f"{steps} x {batch_size}" for steps, batch_size in rounds if steps)
-
-
-def _hours_text(folder: Path, record: Mapping[str, Any]) -> str:
-    hours, taken_over = record["trained_s"] / 3600, record["learned_from"].get("hearing_from_sha256")
-    if taken_over is None:
-        return f"{hours:.2f} both"
-    for path in folder.parents[1].glob("*/first-round-*/first_round.sha256"):
-        if path.read_text(encoding="utf-8").strip() == taken_over:
-            return f"{_curve_hours(path.parent):.2f} + {hours:.2f}"
-    raise RecordError(f"{folder} took over a first round whose record is not beside it ({taken_over})")
-
-
-def _curve_hours(folder: Path) -> float:
-    """Time of all steps of a curve: each line tells its last step, and the speed since the line before."""
-    batch_size = json.loads((folder / "config.json").read_text(encoding="utf-8"))["batch_size"]
-    seconds, before = 0.0, 0
-    for text in (folder / "curve.jsonl").read_text(encoding="utf-8").splitlines():
-        line = json.loads(text)
-        seconds += (line["step"] - before) * batch_size / line["clips_per_s"]
-        before = line["step"]
-    return seconds / 3600
-
-
-def _score_text(report: Mapping[str, Any]) -> str:
-    value, low, high = (100 * x for x in (report["value"], report["interval"]["low"], report["interval"]["high"]))
-    return f"{report['scorer']} {value:.1f} [{low:.1f}, {high:.1f}], n {report['n_items']}"
 
 
 if __name__ == "__main__":
-    path = Path("README.md")
-    path.write_text(filled_in(path.read_text(encoding="utf-8"), REFERENCE), encoding="utf-8")
+    README.write_text(filled_in(README.read_text(encoding="utf-8"), REFERENCE), encoding="utf-8")

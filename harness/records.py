@@ -14,18 +14,27 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from harness.contracts import DataOrigin, OptionValue
 from harness.environment import Environment
 from harness.errors import RecordError
 from harness.length_policies import is_named_cut
+from harness.schema_files import texts_of, write_texts
 
 SCHEMA_VERSION: Final = 1
 RECORD_FILE = "record.json"
 PREDICTIONS_FILE = "predictions.jsonl"
 CONTROLS_FILE = "controls.json"
-SCHEMA_FOLDER = Path(__file__).parent / "schema"
 
 Status = Literal["ok", "truncated", "failed"]
 SessionOutcome = Literal["running", "complete", "interrupted", "stopped", "killed"]
@@ -207,7 +216,8 @@ class Counts(_Row):
     """How many items came to what; `failures` counts failed items by error type, `notes` what was said of clips.
 
     Of the clips that were heard in part, `n_cut` were cut as the model's length policy says in its name, and count as
-    answered; `n_truncated` are the others. The frames are sums over all answered clips.
+    answered; `n_truncated` are the others. The frames are sums over all answered clips. `n_answers_cut` answers reached
+    the model's limit of tokens before their end; they are scored as they are. It is None where nobody counted them.
     """
 
     n_items: int
@@ -220,10 +230,14 @@ class Counts(_Row):
     n_cut: int = 0
     frames_total: int = 0
     frames_heard: int = 0
+    n_answers_cut: int | None = None
 
 
 class Session(_Row):
-    """One process that worked on the run. A killed session's end is the time of its last written line."""
+    """One command that worked on the run. A killed session's end is the time of its last written line.
+
+    Of `n_processes` that shared the work, seconds and memory are those of the main one.
+    """
 
     started_utc: str
     ended_utc: str | None = None
@@ -232,6 +246,8 @@ class Session(_Row):
     model_load_s: NonNegativeFloat = 0.0
     n_items: NonNegativeInt = 0
     peak_rss_bytes: NonNegativeInt = 0
+    # Absent from records of before it was told.
+    n_processes: PositiveInt = 1
 
 
 class Times(_Row):
@@ -367,7 +383,10 @@ class ComparedRuns(_Row):
 
 
 class ComparisonRow(_Row):
-    """One task, scorer and metric: `difference` is second minus first; `better` names a model, or is "tied"."""
+    """One task, scorer and metric: `difference` is second minus first; `better` names a model, or is "tied".
+
+    `n_flipped` items came out another way in the second run; the other two are what McNemar's test counts.
+    """
 
     task: str
     scorer: str
@@ -383,6 +402,10 @@ class ComparisonRow(_Row):
     p_holm: float | None
     better: str
     unavailable: str | None
+    # Absent from records of before they were counted.
+    n_flipped: int | None = None
+    n_first_only: int | None = None
+    n_second_only: int | None = None
 
 
 class ComparisonRecord(_Row):
@@ -538,14 +561,24 @@ def load_predictions(folder: Path) -> list[Prediction]:
         RecordError: a line is damaged or of an unknown version, or two lines tell of one item.
     """
     path = folder / PREDICTIONS_FILE
-    lines = (_read_bytes(path) or b"").split(b"\n")[:-1]
-    predictions = [_parse(Prediction, line, f"{path} line {number}") for number, line in enumerate(lines, start=1)]
+    predictions = load_rows(folder)
     first_line: dict[str, int] = {}
     for number, prediction in enumerate(predictions, start=1):
         other = first_line.setdefault(prediction.item_id, number)
         if other != number:
             raise RecordError(f"{path} line {number}: item '{prediction.item_id}' is on line {other} already.")
     return predictions
+
+
+def load_rows(folder: Path) -> list[Prediction]:
+    """As `load_predictions`, for a file in which an item may come more than once.
+
+    Raises:
+        RecordError: a line is damaged or of an unknown version.
+    """
+    path = folder / PREDICTIONS_FILE
+    lines = (_read_bytes(path) or b"").split(b"\n")[:-1]
+    return [_parse(Prediction, line, f"{path} line {number}") for number, line in enumerate(lines, start=1)]
 
 
 def load_score_file(path: Path) -> ScoreFile | None:
@@ -611,6 +644,7 @@ def count_outcomes(predictions: Iterable[Prediction], length_policy: str = "") -
         n_cut=n_cut,
         frames_total=sum(row.frames_total for row in rows),
         frames_heard=sum(row.frames_heard for row in rows),
+        n_answers_cut=sum(row.stopped == "length" for row in rows),
         n_failed=statuses.count("failed"),
         failures=_frequencies(row.error_type or "unknown" for row in rows if row.status == "failed"),
         # "above full scale (peak 1.5)" and "above full scale (peak 2)" are of one kind.
@@ -670,18 +704,8 @@ def schema_texts() -> dict[str, str]:
         "run_record": RunRecord,
         "scores": ScoreFile,
     }
-    return {
-        f"{name}.v{SCHEMA_VERSION}.json": json.dumps(kind.model_json_schema(mode="serialization"), indent=1) + "\n"
-        for name, kind in kinds.items()
-    }
-
-
-def write_schemas(folder: Path = SCHEMA_FOLDER) -> None:
-    """Write the JSON schema files."""
-    folder.mkdir(exist_ok=True)
-    for name, text in schema_texts().items():
-        (folder / name).write_text(text, encoding="utf-8")
+    return texts_of(kinds, SCHEMA_VERSION)
 
 
 if __name__ == "__main__":
-    write_schemas()
+    write_texts(schema_texts())

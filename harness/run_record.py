@@ -35,9 +35,13 @@ _BOOTSTRAP_SEED = 0
 
 
 class SessionClock:
-    """When this process began to work on a run, and how long its model took to load."""
+    """When this process began to work on a run, and how long its model took to load.
 
-    def __init__(self) -> None:
+    `n_processes` share the work, of which this is the main one.
+    """
+
+    def __init__(self, n_processes: int = 1) -> None:
+        self.n_processes = n_processes
         self.started_utc = utc_now()
         self.model_load_s = 0.0
         self._started = time.perf_counter()
@@ -52,6 +56,7 @@ class SessionClock:
             model_load_s=self.model_load_s,
             n_items=n_items,
             peak_rss_bytes=peak_rss_bytes(),
+            n_processes=self.n_processes,
         )
 
 
@@ -113,8 +118,9 @@ def earlier_sessions(folder: Path, record: RunRecord | None, n_predictions: int)
     if last.outcome != "running":
         return record.sessions
     begun = datetime.fromisoformat(last.started_utc)
-    path = folder / PREDICTIONS_FILE
-    stopped = datetime.fromtimestamp(path.stat().st_mtime, UTC) if path.exists() else begun
+    # Its own, and those of several processes that have not been merged.
+    times = [path.stat().st_mtime for path in folder.rglob(PREDICTIONS_FILE)]
+    stopped = datetime.fromtimestamp(max(times), UTC) if times else begun
     killed = last.model_copy(
         update={
             "outcome": "killed",

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
+from types import MappingProxyType
 
 from harness.answering import answer_batch, seed_generators
 from harness.config import RunConfig, limit_loaded_pools
@@ -28,16 +29,19 @@ from harness.records import (
     PredictionWriter,
     RunRecord,
     ScoreRow,
+    Session,
     canonical_sha256,
-    drop_torn_tail,
     load_predictions,
+    load_record,
     load_run,
 )
 from harness.run_folder import create_run, locked, newest_run
 from harness.run_record import RecordKeeper, SessionClock, earlier_sessions, label_rows, model_row
 from harness.scores import compute_scores, load_finished, make_scorer, score_run, stored_scores
+from harness.shards import collect, delete_shards, drop_torn_tails, merge
 
 Say = Callable[[str], None]
+NOTHING: Mapping[str, Prediction] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -67,9 +71,9 @@ def run(config: RunConfig, command: Sequence[str] = (), say: Say | None = None) 
     clock = SessionClock()
     plan = make_plan(config, say)
     with locked(plan.folder, plan.run_id()):
-        finished = None if config.fresh else _find_finished(plan)
+        finished = None if config.fresh else find_finished(plan)
         if finished is not None:
-            return _reuse(plan, finished, say)
+            return reuse(plan, finished, say)
         unfinished = None if config.fresh else newest_run(plan.folder, plan.run_id())
         return _compute(plan, unfinished, command, clock, say)
 
@@ -77,7 +81,7 @@ def run(config: RunConfig, command: Sequence[str] = (), say: Say | None = None) 
 # --- a run that is there already -------------------------------------------------------------------------------------
 
 
-def _find_finished(plan: Plan) -> Path | None:
+def find_finished(plan: Plan) -> Path | None:
     """A complete run with these predictions; one that also recorded label scores serves a scorer that needs none."""
     for wants in dict.fromkeys((plan.wants_label_scores, True)):
         folder = newest_run(plan.folder, plan.run_id(wants))
@@ -89,7 +93,7 @@ def _find_finished(plan: Plan) -> Path | None:
     return None
 
 
-def _reuse(plan: Plan, folder: Path, say: Say) -> RunOutcome:
+def reuse(plan: Plan, folder: Path, say: Say) -> RunOutcome:
     """Show a complete run; scores that it lacks are computed from its predictions."""
     with _hint_of_fresh():
         record = load_finished(folder)
@@ -127,45 +131,76 @@ def _outcome(plan: Plan, folder: Path, record: RunRecord, scores: Sequence[Score
 # --- computing -------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Unfinished:
+    """What earlier sessions left of a run: rows by item in the run's order, of which `n_merged` are in its file.
+
+    `folder` is None where there was no session.
+    """
+
+    folder: Path | None
+    record: RunRecord | None
+    done: Mapping[str, Prediction]
+    n_merged: int
+    sessions: tuple[Session, ...]
+
+
 def _compute(plan: Plan, folder: Path | None, command: Sequence[str], clock: SessionClock, say: Say) -> RunOutcome:
     """Answer what is missing, score, and write the record.
 
     Args:
         folder: of an unfinished run to continue, None to begin one.
     """
-    record, done = _read_unfinished(plan, folder)
-    sessions = () if folder is None else earlier_sessions(folder, record, len(done))
-    if folder is not None:
-        drop_torn_tail(folder)
-        say(f"Continuing {folder}: {len(done)} of {len(plan.items)} items are done.")
-    if folder is not None and record is not None and len(done) == len(plan.items):
-        return _finish(plan, RecordKeeper(plan, folder, command, clock, sessions), folder, record.model)
+    unfinished = read_unfinished(plan, folder, say)
+    if is_answered(plan, unfinished):
+        return finish_answered(plan, unfinished, command, clock)
     clock.model_load_s = load_planned(plan)
     try:
-        folder = folder or create_run(plan.folder, plan.run_id())
-        keeper = RecordKeeper(plan, folder, command, clock, sessions)
-        _answer(plan, keeper, folder, done, say)
-        return _finish(plan, keeper, folder, _model_now(plan))
+        keeper, folder = begin(plan, unfinished, command, clock)
+        with recorded(plan, keeper, folder, unfinished, say):
+            answer_missing(plan, folder, unfinished.n_merged, known=unfinished.done)
+        return finish(plan, keeper, folder, model_now(plan))
     finally:
         plan.adapter.close()
 
 
-def _read_unfinished(plan: Plan, folder: Path | None) -> tuple[RunRecord | None, list[Prediction]]:
-    """Record and predictions of earlier sessions.
+def read_unfinished(plan: Plan, folder: Path | None, say: Say) -> Unfinished:
+    """What earlier sessions left; torn lines are cut, and what several processes answered is merged as far as it goes.
 
     Raises:
-        RecordError: they are not the beginning of this run.
+        RecordError: it is not a part of this run.
     """
     if folder is None:
-        return None, []
+        return Unfinished(None, None, {}, 0, ())
+    item_ids = [item.item_id for item in plan.items]
     with _hint_of_fresh():
-        record, done = load_run(folder)
+        record = load_record(folder)
+        done = collect(folder, item_ids)
     if record is not None:
         _check_identity(record, plan, plan.wants_label_scores, folder)
-    expected = [item.item_id for item in plan.items[: len(done)]]
-    if [prediction.item_id for prediction in done] != expected:
-        raise RecordError(f"{folder / PREDICTIONS_FILE} does not begin with this run's items in order. Use --fresh.")
-    return record, done
+    sessions = earlier_sessions(folder, record, len(done))
+    drop_torn_tails(folder)
+    n_merged = merge(folder, item_ids, done)
+    say(f"Continuing {folder}: {len(done)} of {len(plan.items)} items are done.")
+    return Unfinished(folder, record, done, n_merged, sessions)
+
+
+def is_answered(plan: Plan, unfinished: Unfinished) -> bool:
+    """Whether nothing is missing but scores and the record."""
+    return unfinished.record is not None and unfinished.n_merged == len(plan.items)
+
+
+def finish_answered(plan: Plan, unfinished: Unfinished, command: Sequence[str], clock: SessionClock) -> RunOutcome:
+    """Score and record a run that has every line, without its model."""
+    assert unfinished.folder is not None and unfinished.record is not None
+    keeper = RecordKeeper(plan, unfinished.folder, command, clock, unfinished.sessions)
+    return finish(plan, keeper, unfinished.folder, unfinished.record.model)
+
+
+def begin(plan: Plan, unfinished: Unfinished, command: Sequence[str], clock: SessionClock) -> tuple[RecordKeeper, Path]:
+    """Who writes the record of this session, and the folder: the one that is continued, or a new one."""
+    folder = unfinished.folder or create_run(plan.folder, plan.run_id())
+    return RecordKeeper(plan, folder, command, clock, unfinished.sessions), folder
 
 
 def load_planned(plan: Plan) -> float:
@@ -184,15 +219,16 @@ def load_planned(plan: Plan) -> float:
     return time.perf_counter() - started
 
 
-def _answer(plan: Plan, keeper: RecordKeeper, folder: Path, done: Sequence[Prediction], say: Say) -> None:
-    """Answer the missing items; when that ends early, the record says so before the exception goes on."""
-    keeper.write("running", _model_now(plan), done)
+@contextmanager
+def recorded(plan: Plan, keeper: RecordKeeper, folder: Path, unfinished: Unfinished, say: Say) -> Iterator[None]:
+    """The block answers items; when that ends early, the record says so before the exception goes on."""
+    keeper.write("running", model_now(plan), list(unfinished.done.values()))
     try:
-        answer_missing(plan, folder, len(done))
+        yield
     except BaseException as error:
         is_interrupt = isinstance(error, KeyboardInterrupt)
-        written = load_predictions(folder)
-        keeper.write("interrupted" if is_interrupt else "stopped", _model_now(plan), written)
+        written = list(_rows_there(plan, folder, otherwise=unfinished.done).values())
+        keeper.write("interrupted" if is_interrupt else "stopped", model_now(plan), written)
         if is_interrupt:
             say(
                 f"Interrupted after {len(written)} of {len(plan.items)} items, which are kept in {folder}. "
@@ -201,7 +237,17 @@ def _answer(plan: Plan, keeper: RecordKeeper, folder: Path, done: Sequence[Predi
         raise
 
 
-def answer_missing(plan: Plan, folder: Path, n_done: int, condition: str = "") -> None:
+def _rows_there(plan: Plan, folder: Path, otherwise: Mapping[str, Prediction]) -> Mapping[str, Prediction]:
+    """What lies in `folder`; `otherwise` where that cannot be read: the error which stopped the run is to be told."""
+    try:
+        return collect(folder, [item.item_id for item in plan.items])
+    except RecordError:
+        return otherwise
+
+
+def answer_missing(
+    plan: Plan, folder: Path, n_done: int, condition: str = "", known: Mapping[str, Prediction] = NOTHING
+) -> None:
     """Compute whole batches, from the one of the first missing item, and append the lines that are not there yet.
 
     Args:
@@ -209,33 +255,41 @@ def answer_missing(plan: Plan, folder: Path, n_done: int, condition: str = "") -
         folder: where `predictions.jsonl` lies, or will.
         n_done: lines that it has.
         condition: what the progress display calls these items, where they are not the plain ones.
+        known: rows by item that lie elsewhere; a batch of nothing else is not computed.
     """
     batches = plan.batches()
     starts = [0, *accumulate(map(len, batches))]
-    batch_index = bisect_right(starts, n_done) - 1
+    indices = range(bisect_right(starts, n_done) - 1, len(batches))
+    missing = {index for index in indices if any(each.item.item_id not in known for each in batches[index])}
     label = f"{plan.config.model} on {plan.task.name}{condition and f', {condition}'}"
-    clips = hear_batches(batches[batch_index:], plan.description.sample_rate_hz, plan.description.max_audio_s)
+    clips = hear_batches(
+        [batches[index] for index in sorted(missing)], plan.description.sample_rate_hz, plan.description.max_audio_s
+    )
     with (
         PredictionWriter(folder) as writer,
         closing(clips),
         progress(label, len(plan.items), n_done) as advance,
     ):
-        for batch in clips:
-            rows = answer_batch(plan.adapter, batch, plan.question, batch_index, plan.config.seed)
-            del batch  # its clips need not wait in memory while the next ones are decoded
-            missing = rows[max(0, n_done - starts[batch_index]) :]
-            for row in missing:
-                writer.append(row)
+        for index in indices:
+            if index in missing:
+                batch = next(clips)
+                rows = answer_batch(plan.adapter, batch, plan.question, index, plan.config.seed)
+                del batch  # its clips need not wait in memory while the next ones are decoded
+            else:
+                rows = [known[each.item.item_id] for each in batches[index]]
+            rows = rows[max(0, n_done - starts[index]) :]
+            for row in rows:
+                writer.append(known.get(row.item_id, row))
             writer.sync()
-            advance(len(missing))
-            batch_index += 1
+            advance(len(rows))
 
 
-def _finish(plan: Plan, keeper: RecordKeeper, folder: Path, model: ModelRow) -> RunOutcome:
+def finish(plan: Plan, keeper: RecordKeeper, folder: Path, model: ModelRow) -> RunOutcome:
     """Score what lies on disk and write the final record."""
     predictions = load_predictions(folder)
     if len(predictions) != len(plan.items):
         raise RecordError(f"{folder / PREDICTIONS_FILE} has {len(predictions)} lines for {len(plan.items)} items.")
+    delete_shards(folder)
     labels = label_rows(plan.benchmark)
     metrics, facts = plan.benchmark.metrics, plan.run_facts
     scores = [row for name in plan.scorers for row in compute_scores(predictions, labels, name, metrics, facts)]
@@ -243,5 +297,6 @@ def _finish(plan: Plan, keeper: RecordKeeper, folder: Path, model: ModelRow) -> 
     return _outcome(plan, folder, record, scores, was_complete=False)
 
 
-def _model_now(plan: Plan) -> ModelRow:
+def model_now(plan: Plan) -> ModelRow:
+    """The model as it describes itself now: some know their kernels only once they are loaded."""
     return model_row(plan, described(plan.adapter, plan.model.name))

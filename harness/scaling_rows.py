@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import Field
 
 from harness.contracts import Component, OptionValue
 from harness.environment import Environment
-from harness.errors import RecordError
 from harness.fresh_process import OutcomeKind
-from harness.records import RECORD_FILE, SCHEMA_FOLDER, ModelRow, to_json, write_atomically
-from harness.row_files import Row, append_row
+from harness.records import RECORD_FILE, ModelRow, to_json, write_atomically
+from harness.row_files import Row, append_row, load_record, load_rows
+from harness.schema_files import texts_of, write_texts
 
 SCHEMA_VERSION: Final = 1
 POINTS_FILE = "points.jsonl"
@@ -99,7 +99,8 @@ class SamplesRow(Row):
     """Every sample of the time pass, in seconds, one entry an iteration.
 
     `component_s` has its own iterations on a device that works on its own. `token_s` are the moments of the tokens of
-    the last iteration, since its start. `device_s` are the device's own clock between start and end.
+    the last iteration, since its start. `device_s` are the device's own clock between start and end. `cpu_s` is the
+    process's time on all cores: on the CPU, what other programs took of `total_s` is not in it.
     """
 
     total_s: tuple[float, ...]
@@ -108,6 +109,7 @@ class SamplesRow(Row):
     component_s: dict[Component, tuple[float, ...]]
     device_s: tuple[float, ...]
     token_s: tuple[float, ...]
+    cpu_s: tuple[float, ...] = Field(default=())
 
 
 class Measured(Row):
@@ -268,18 +270,7 @@ def load_points(folder: Path) -> list[PointRow]:
     Raises:
         RecordError: a line is damaged, or of an unknown version.
     """
-    path = folder / POINTS_FILE
-    try:
-        content = path.read_bytes() if path.exists() else b""
-    except OSError as error:
-        raise RecordError(f"{path} cannot be read: {error.strerror}.") from error
-    points = []
-    for number, line in enumerate(content.split(b"\n")[:-1], start=1):
-        try:
-            points.append(PointRow.model_validate_json(line))
-        except ValidationError as error:
-            raise RecordError(f"{path} line {number} is no point of this version: {_first(error)}.") from error
-    return points
+    return load_rows(folder / POINTS_FILE, PointRow)
 
 
 def newest_points(points: Sequence[PointRow]) -> list[PointRow]:
@@ -294,12 +285,7 @@ def load_scaling_record(folder: Path) -> ScalingRecord | None:
         RecordError: it is damaged, or of an unknown version.
     """
     path = folder / RECORD_FILE
-    if not path.exists():
-        return None
-    try:
-        return ScalingRecord.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        raise RecordError(f"{path} is no record of this version: {error}.") from error
+    return load_record(path, ScalingRecord) if path.exists() else None
 
 
 def write_scaling_record(folder: Path, record: ScalingRecord) -> None:
@@ -307,20 +293,10 @@ def write_scaling_record(folder: Path, record: ScalingRecord) -> None:
     write_atomically(folder / RECORD_FILE, to_json(record))
 
 
-def _first(error: ValidationError) -> str:
-    told = error.errors()[0]
-    return f"{'.'.join(map(str, told['loc']))}: {told['msg']}"
-
-
 def schema_texts() -> dict[str, str]:
     """File name to content of the schemas of both."""
-    kinds: dict[str, type[BaseModel]] = {"scaling_point": PointRow, "scaling_record": ScalingRecord}
-    return {
-        f"{name}.v{SCHEMA_VERSION}.json": json.dumps(kind.model_json_schema(mode="serialization"), indent=1) + "\n"
-        for name, kind in kinds.items()
-    }
+    return texts_of({"scaling_point": PointRow, "scaling_record": ScalingRecord}, SCHEMA_VERSION)
 
 
 if __name__ == "__main__":
-    for _name, _text in schema_texts().items():
-        (SCHEMA_FOLDER / _name).write_text(_text, encoding="utf-8")
+    write_texts(schema_texts())

@@ -5,25 +5,19 @@ Markdown and LaTeX for reading; CSV with every number in plain units for whoever
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from harness.fits import Crossover, Growth
+from harness.latex import tabular
 from harness.records import write_atomically
 from harness.scaling_curves import BY_NAME, CROSSED, QUANTITIES, Line, growth_of, lines_of, median_of, pairs_of
 from harness.scaling_rows import Measured, PointRow, SpreadRow
-from harness.tables import Table
+from harness.tables import Table, csv_rows, csv_text, markdown_text
 
 NOISY = "~"
 DASH = "-"
-_LATEX_ESCAPES = {
-    **{letter: f"\\{letter}" for letter in "_%&#${}"},
-    **{"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"},
-    **{"<": r"\textless{}", ">": r"\textgreater{}"},
-}
 POINTS_NOTE = (
     "Medians with 95 % intervals over the iterations of one process: another process may differ by more. "
     "~ marks medians whose interval is wider than asked or that have too few samples. "
@@ -43,6 +37,7 @@ NOTES = {
         "over lengths and samples; with few lengths they show how far the curve is from a power law, no more."
     ),
     "crossovers": (
+        "In each pair the first has the state-space form of the part that they differ in. "
         "Intervals are of the measuring noise alone: between two lengths that were measured both curves are taken as "
         "straight, so that all that is certain is the pair of lengths (crosses between). Exact quantities have that "
         "pair as their interval. Nothing is said of lengths beyond those measured."
@@ -90,8 +85,8 @@ def growth_table(points: Iterable[PointRow]) -> Table:
 def crossover_table(points: Iterable[PointRow]) -> Table:
     """One row a pair and quantity: from which length on the first is cheaper."""
     header = (
-        "state-space",
-        "transformer",
+        "first",
+        "second",
         "differ in",
         "conditions",
         "quantity",
@@ -134,7 +129,7 @@ def write_tables(points: Sequence[PointRow], folder: Path) -> list[Path]:
     }
     written = []
     for name, table in tables.items():
-        texts = {"md": to_markdown(table), "tex": to_latex(table), "csv": to_csv(table)}
+        texts = {"md": markdown_text(table), "tex": to_latex(table), "csv": csv_text(table)}
         texts["md"] += f"\n{NOTES[name]}\n"
         if name == "points":
             texts["csv"] = points_csv(points)
@@ -148,40 +143,16 @@ def write_tables(points: Sequence[PointRow], folder: Path) -> list[Path]:
 # --- formats ---------------------------------------------------------------------------------------------------------
 
 
-def to_markdown(table: Table) -> str:
-    """A table that any viewer of Markdown draws."""
-    lines = [table.header, ("---",) * len(table.header), *table.rows]
-    return "".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |\n" for line in lines)
-
-
 def to_latex(table: Table) -> str:
     """A tabular with booktabs' rules."""
-    body = [" & ".join(map(_latex, line)) + r" \\" for line in (table.header, *table.rows)]
-    columns = "l" * len(table.header)
-    begin, end = rf"\begin{{tabular}}{{{columns}}}", r"\end{tabular}"
-    return "\n".join([begin, r"\toprule", body[0], r"\midrule", *body[1:], r"\bottomrule", end]) + "\n"
-
-
-def to_csv(table: Table) -> str:
-    """Cells as they are printed."""
-    return _csv([table.header, *table.rows])
+    return "\n".join(tabular(table.header, table.rows, "l" * len(table.header))) + "\n"
 
 
 def points_csv(points: Iterable[PointRow]) -> str:
     """Every number of each point in seconds, bytes and FLOPs, one row a point and component; "whole" is the point."""
     rows = [fact for line in lines_of(points) for point in line.points for fact in _facts(line, point)]
     header = list(dict.fromkeys(name for row in rows for name in row))
-    return _csv([header, *[["" if row.get(name) is None else row[name] for name in header] for row in rows]])
-
-
-def _csv(rows: Iterable[Sequence[Any]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
-
-
-def _latex(cell: str) -> str:
-    return "".join(_LATEX_ESCAPES.get(letter, letter) for letter in cell)
+    return csv_rows([header, *[[row.get(name) for name in header] for row in rows]])
 
 
 # --- cells -----------------------------------------------------------------------------------------------------------
@@ -194,11 +165,11 @@ def _point_cells(point: PointRow) -> tuple[str, ...]:
     peak, state = m.memory.peak, m.state
     held = None if state.growing is None or state.constant is None else state.growing + state.constant
     return (
-        ("" if not m.noise else NOISY) + _spread(m.total, _time),
-        _spread(m.first_token, _time),
-        _spread(m.per_token, _time),
-        _spread(m.prefill, _time),
-        _time(m.first_call_s),
+        ("" if not m.noise else NOISY) + _spread(m.total, time_text),
+        _spread(m.first_token, time_text),
+        _spread(m.per_token, time_text),
+        _spread(m.prefill, time_text),
+        time_text(m.first_call_s),
         f"{m.real_time_factor:.3g}",
         _or_dash(m.flops, _count),
         _or_dash(m.flops_per_s, _count),
@@ -215,7 +186,7 @@ def _component_cells(m: Measured) -> list[tuple[str, ...]]:
     return [
         (
             c.component,
-            _spread(c.seconds, _time),
+            _spread(c.seconds, time_text),
             DASH if c.seconds is None or not whole else f"{100 * c.seconds.median / whole:.0f} %",
             _or_dash(m.component_flops(c), _count),
             _or_dash(c.flops_per_s, _count),
@@ -291,7 +262,8 @@ def _or_dash(value: float | None, text: Callable[[float], str]) -> str:
     return DASH if value is None else text(value)
 
 
-def _time(seconds: float) -> str:
+def time_text(seconds: float) -> str:
+    """In seconds from one second on, else in milliseconds; three digits that count."""
     return f"{_digits(seconds)} s" if seconds >= 1 else f"{_digits(1e3 * seconds)} ms"
 
 

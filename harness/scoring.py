@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from harness.contracts import Decision, Label, Metric, ScorableAnswer, Scored, Scorer
 from harness.errors import MetricUnavailable, PluginError, UsageError
-from harness.label_sets import decided_labels
 from harness.measuring import BoundMetric
+from harness.promises import called_plugin
 from harness.statistics import (
     Interval,
     bootstrap_centred_interval,
@@ -238,14 +238,7 @@ def _value_within(
 def _n_unparsed(answered: Sequence[Scored], scorer: Scorer, counts_sets: bool) -> int:
     if scorer.name == VERBATIM:
         return sum(not item.text.strip() for item in answered)
-    return sum(not _decided(item, counts_sets) for item in answered)
-
-
-def _decided(item: Scored, counts_sets: bool) -> tuple[str, ...]:
-    """The labels that a metric counts: all of them, or the one."""
-    if counts_sets:
-        return decided_labels(item.decision)
-    return () if item.decision.label is None else (item.decision.label,)
+    return sum(not item.decision.decided(counts_sets) for item in answered)
 
 
 def _check_references(items: Sequence[ScoringInput], labels: Sequence[Label] | None) -> None:
@@ -264,8 +257,7 @@ def _decide(items: Sequence[ScoringInput], labels: Sequence[Label], scorer: Scor
     answers = [ScorableAnswer(item.text, item.label_scores) for item in items if item.answered]
     if scorer.needs_label_scores and answers and all(answer.label_scores is None for answer in answers):
         raise UsageError(f"The scorer '{scorer.name}' needs a score for each label, and no answer has them.")
-    decisions = list(scorer.decide(answers, labels)) if answers else []
-    _check_decisions(decisions, len(answers), labels, scorer.name)
+    decisions = _decisions(scorer, answers, labels) if answers else []
     remaining = iter(decisions)
     return [
         Scored(
@@ -280,14 +272,25 @@ def _decide(items: Sequence[ScoringInput], labels: Sequence[Label], scorer: Scor
     ]
 
 
+def _decisions(scorer: Scorer, answers: Sequence[ScorableAnswer], labels: Sequence[Label]) -> list[Decision]:
+    made: object = called_plugin(lambda: scorer.decide(answers, labels), f"The scorer '{scorer.name}' failed")
+    if not isinstance(made, Sequence) or not all(isinstance(decision, Decision) for decision in made):
+        raise PluginError(f"The scorer '{scorer.name}' gave something else than a sequence of decisions.")
+    _check_decisions(made, len(answers), labels, scorer.name)
+    return list(made)
+
+
 def _check_decisions(decisions: Sequence[Decision], n_answers: int, labels: Sequence[Label], scorer: str) -> None:
     if len(decisions) != n_answers:
         raise PluginError(f"The scorer '{scorer}' made {len(decisions)} decisions for {n_answers} answers.")
     names = {label.name for label in labels}
     for decision in decisions:
-        strangers = [label for label in decided_labels(decision) if label not in names]
+        decided = [*decision.decided(), *decision.decided(as_set=False)]
+        strangers = [label for label in decided if label not in names]
         if strangers:
             raise PluginError(f"The scorer '{scorer}' decided for '{strangers[0]}', which is no label's name.")
+        if decision.labels is not None and len(set(decision.labels)) < len(decision.labels):
+            raise PluginError(f"The scorer '{scorer}' decided for one label twice: {', '.join(decision.labels)}.")
         if decision.scores is not None and len(decision.scores) != len(labels):
             raise PluginError(f"The scorer '{scorer}' gave {len(decision.scores)} scores for {len(labels)} labels.")
 
@@ -308,7 +311,7 @@ def _per_class(scored: Sequence[Scored], labels: Sequence[Label], counts_sets: b
     right = dict(total)
     for item in scored:
         # Of one label, it is enough that it is among the references.
-        decided = set(_decided(item, counts_sets)) if item.answered else set[str]()
+        decided = set(item.decision.decided(counts_sets)) if item.answered else set[str]()
         for reference in set(item.references):
             total[reference] += 1
             right[reference] += bool(decided & ({reference} if counts_sets else set(item.references)))
@@ -323,7 +326,7 @@ def _confusion(scored: Sequence[Scored], labels: Sequence[Label], counts_sets: b
     order = [label.name for label in labels] + [UNPARSED, FAILED]
     counts: dict[str, dict[str, int]] = {}
     for item in scored:
-        decided = (_decided(item, counts_sets) or (UNPARSED,)) if item.answered else (FAILED,)
+        decided = (item.decision.decided(counts_sets) or (UNPARSED,)) if item.answered else (FAILED,)
         for reference in set(item.references):
             row = counts.setdefault(reference, {})
             for label in (reference,) if reference in decided else decided:

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -78,44 +78,17 @@ def bootstrap_mean_interval(
     Raises:
         ValueError: nothing to average, lengths that differ, a value that is not finite, or an argument out of range.
     """
-    _check(values, clusters, n_resamples, confidence)
+    if len(values) != len(clusters):
+        raise ValueError(f"{len(values)} values but {len(clusters)} clusters")
+    if not all(math.isfinite(value) for value in values):
+        raise ValueError("an interval needs finite values")
+    _check(clusters, n_resamples, confidence)
     if all(value == 0.0 for value in values) or all(value == 1.0 for value in values):
         return _exact_interval(values[0], len(set(clusters)), confidence, seed)
-    members = [positions for _, positions in _members(clusters)]
+    members = _members(clusters)
     sums = [math.fsum(values[position] for position in positions) for positions in members]
     means = _resampled_means(sums, [len(positions) for positions in members], n_resamples, seed)
-    low, high = _quantiles(means, confidence)
-    return Interval(low, high, confidence, n_resamples, len(members), seed)
-
-
-def bootstrap_statistic_interval(
-    statistic: Callable[[Sequence[int]], float],
-    clusters: Sequence[str],
-    n_resamples: int = 1000,
-    confidence: float = 0.95,
-    seed: int = 0,
-) -> Interval:
-    """The same interval for any statistic of a sample of items, one call of `statistic` a resample.
-
-    Args:
-        statistic: gets the positions of the drawn items (with repetitions) and returns a number.
-        clusters: each item's cluster.
-        n_resamples, confidence, seed: as in `bootstrap_mean_interval`, which draws the same samples.
-
-    Raises:
-        ValueError: no items, or an argument out of range.
-    """
-    import numpy as np
-
-    _check([0.0] * len(clusters), clusters, n_resamples, confidence)
-    members = [positions for _, positions in _members(clusters)]
-    rng = np.random.default_rng(seed)
-    results = np.empty(n_resamples)
-    for index in range(n_resamples):
-        drawn = rng.integers(0, len(members), size=len(members))
-        results[index] = statistic([position for cluster in drawn for position in members[cluster]])
-    low, high = _quantiles(results, confidence)
-    return Interval(low, high, confidence, n_resamples, len(members), seed)
+    return _percentile_interval(means, clusters, confidence, seed)
 
 
 def bootstrap_weighted_interval(
@@ -125,7 +98,7 @@ def bootstrap_weighted_interval(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """The same interval again, from multiplicities: the samples are those of `bootstrap_statistic_interval`.
+    """The same interval for any statistic that can be computed from multiplicities; the same samples are drawn.
 
     Args:
         statistic: takes multiplicities, shape (n_items, n), whole numbers from 0, and returns n numbers.
@@ -134,9 +107,8 @@ def bootstrap_weighted_interval(
     Raises:
         ValueError: no items, or an argument out of range.
     """
-    _check([0.0] * len(clusters), clusters, n_resamples, confidence)
-    low, high = _quantiles(resampled_values(statistic, clusters, n_resamples, seed), confidence)
-    return Interval(low, high, confidence, n_resamples, len(set(clusters)), seed)
+    _check(clusters, n_resamples, confidence)
+    return _percentile_interval(resampled_values(statistic, clusters, n_resamples, seed), clusters, confidence, seed)
 
 
 def bootstrap_centred_interval(
@@ -156,11 +128,14 @@ def bootstrap_centred_interval(
     Raises:
         ValueError: no items, or an argument out of range.
     """
-    _check([value] * len(clusters), clusters, n_resamples, confidence)
+    if not math.isfinite(value):
+        raise ValueError("an interval needs finite values")
+    _check(clusters, n_resamples, confidence)
     values = resampled_values(statistic, clusters, n_resamples, seed)
+    interval = _percentile_interval(values, clusters, confidence, seed)
     bias = float(values.mean()) - value
-    low, high = (min(1.0, max(0.0, bound - bias)) for bound in _quantiles(values, confidence))
-    return Interval(low, high, confidence, n_resamples, len(set(clusters)), seed, CENTRED)
+    low, high = (min(1.0, max(0.0, bound - bias)) for bound in (interval.low, interval.high))
+    return replace(interval, low=low, high=high, method=CENTRED)
 
 
 def resampled_values(
@@ -202,16 +177,13 @@ def compare_paired(
     """
     import numpy as np
 
-    _check([0.0] * len(clusters), clusters, n_resamples, confidence)
+    _check(clusters, n_resamples, confidence)
     ones = np.ones((len(clusters), 1), dtype=np.int32)
-    differences = np.concatenate(
-        [second(counts) - first(counts) for counts in _multiplicities(clusters, n_resamples, seed)]
-    )
-    low, high = _quantiles(differences, confidence)
+    differences = resampled_values(lambda counts: second(counts) - first(counts), clusters, n_resamples, seed)
     rarer = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
     return PairedDifference(
         difference=float(second(ones)[0] - first(ones)[0]),
-        interval=Interval(low, high, confidence, n_resamples, len(set(clusters)), seed),
+        interval=_percentile_interval(differences, clusters, confidence, seed),
         p_value=min(1.0, 2.0 * (rarer + 1) / (n_resamples + 1)),
     )
 
@@ -271,17 +243,24 @@ def _multiplicities(clusters: Sequence[str], n_resamples: int, seed: int) -> Ite
         yield counts[cluster_of]
 
 
-def _check(values: Sequence[float], clusters: Sequence[str], n_resamples: int, confidence: float) -> None:
-    if len(values) == 0:
+def _check(clusters: Sequence[str], n_resamples: int, confidence: float) -> None:
+    if len(clusters) == 0:
         raise ValueError("an interval needs at least one value")
-    if len(values) != len(clusters):
-        raise ValueError(f"{len(values)} values but {len(clusters)} clusters")
-    if not all(math.isfinite(value) for value in values):
-        raise ValueError("an interval needs finite values")
     if n_resamples < 1:
         raise ValueError(f"n_resamples must be at least 1, not {n_resamples}")
     if not 0.0 < confidence < 1.0:
         raise ValueError(f"confidence must lie between 0 and 1, not {confidence}")
+
+
+def _percentile_interval(
+    results: npt.NDArray[np.float64], clusters: Sequence[str], confidence: float, seed: int
+) -> Interval:
+    """Of one result a resample."""
+    import numpy as np
+
+    tail = (1.0 - confidence) / 2.0
+    low, high = np.quantile(results, [tail, 1.0 - tail])
+    return Interval(float(low), float(high), confidence, len(results), len(set(clusters)), seed)
 
 
 def _exact_interval(value: float, n_clusters: int, confidence: float, seed: int) -> Interval:
@@ -291,12 +270,12 @@ def _exact_interval(value: float, n_clusters: int, confidence: float, seed: int)
     return Interval(low, high, confidence, n_resamples=0, n_clusters=n_clusters, seed=seed, method=EXACT)
 
 
-def _members(clusters: Sequence[str]) -> list[tuple[str, list[int]]]:
-    """Each cluster with the positions of its items, sorted by name."""
+def _members(clusters: Sequence[str]) -> list[list[int]]:
+    """The positions of each cluster's items; clusters sorted by name."""
     members: dict[str, list[int]] = {}
     for position, cluster in enumerate(clusters):
         members.setdefault(cluster, []).append(position)
-    return sorted(members.items())
+    return [positions for _, positions in sorted(members.items())]
 
 
 def _resampled_means(
@@ -313,11 +292,3 @@ def _resampled_means(
         drawn = rng.integers(0, len(sum_of), size=(min(step, n_resamples - start), len(sum_of)))
         means[start : start + len(drawn)] = sum_of[drawn].sum(axis=1) / size_of[drawn].sum(axis=1)
     return means
-
-
-def _quantiles(results: npt.NDArray[np.float64], confidence: float) -> tuple[float, float]:
-    import numpy as np
-
-    tail = (1.0 - confidence) / 2.0
-    low, high = np.quantile(results, [tail, 1.0 - tail])
-    return float(low), float(high)

@@ -21,13 +21,20 @@ from harness.clips import UnreadClip
 from harness.contracts import CostedModel, Query
 from harness.environment import describe_environment
 from harness.fresh_process import kind_of, run_fresh
-from harness.frontier import FrontierConfig, Known, cap_text, full_name, look_at_all
+from harness.frontier import FrontierConfig, Known, cap_text, full_name, identity_of, interrupted, look_at_all
 from harness.frontier_probe import LABELS, Subject, asked, loaded
 from harness.noise_bursts import PROMPT, NoiseBursts
-from harness.records import RECORD_FILE, canonical_sha256, to_json, write_atomically
-from harness.row_files import append_row
-from harness.run_folder import ID_LENGTH, create_run, utc_now
-from harness.streaming_rows import POINTS_FILE, MinuteRow, StreamingRecord, StreamingRow
+from harness.records import RECORD_FILE, to_json, write_atomically
+from harness.row_files import append_row, to_line
+from harness.run_folder import create_run, locked, utc_now
+from harness.streaming_rows import (
+    POINTS_FILE,
+    MinuteRow,
+    StreamingRecord,
+    StreamingRow,
+    load_minutes,
+    load_streaming,
+)
 from harness.tables import Table
 
 if TYPE_CHECKING:
@@ -164,18 +171,50 @@ def minute_fields(marks: Sequence[Mark], model: CostedModel | None, tokens_a_min
 
 
 def measure_streaming(
-    config: FrontierConfig, results: Path, command: Sequence[str], say: Callable[[str], None]
+    config: FrontierConfig, results: Path, command: Sequence[str], say: Callable[[str], None], fresh: bool = False
 ) -> tuple[Path, StreamingRecord, list[MinuteRow]]:
     """Let each model listen for `config.ladder.longest_s`, in a process of its own under the caps.
 
-    Writes `results/streaming/<utc>-<id>/`: `points.jsonl` and `record.json`.
+    Writes `results/streaming/<utc>-<id>/`: `points.jsonl` and `record.json`, both after each model. The same command
+    continues what was interrupted, with the first model that is not in the record: half a model's minutes are no
+    answer. What ended is done again in a folder of its own.
+
+    Args:
+        config: what to measure.
+        results: where records lie.
+        command: as typed.
+        say: hears a line a model.
+        fresh: leave what was interrupted alone and begin anew.
 
     Raises:
         UsageError: a model cannot be probed, or the folder cannot be made.
+        RecordError: what was interrupted cannot be read.
     """
     known = look_at_all(config, needs_scores=False)
-    folder = create_run(results / "streaming", canonical_sha256(config.as_record())[:ID_LENGTH])
-    record = StreamingRecord(
+    home, identity = results / "streaming", identity_of(config)
+    with locked(home, identity):
+        begun = None if fresh else interrupted(home, identity, load_streaming)
+        folder = begun or create_run(home, identity)
+        record = load_streaming(folder) if begun is not None else _new_record(config, command)
+        points = _keep_minutes(folder, [full_name(row.model) for row in record.rows])
+        if record.rows:
+            say(f"{folder}: {len(record.rows)} of {len(known)} models are there already")
+        write_atomically(folder / RECORD_FILE, to_json(record))
+        for one in known[len(record.rows) :]:
+            row, minutes = _listened(config, one)
+            for point in minutes:
+                append_row(folder / POINTS_FILE, point)
+            points += minutes
+            record = record.model_copy(update={"rows": (*record.rows, row)})
+            write_atomically(folder / RECORD_FILE, to_json(record))
+            say(f"{one.name}: {row.n_minutes} minutes, {row.kind.replace('_', ' ')}{row.message and ': '}{row.message}")
+        record = record.model_copy(update={"ended_utc": utc_now()})
+        write_atomically(folder / RECORD_FILE, to_json(record))
+    return folder, record, points
+
+
+def _new_record(config: FrontierConfig, command: Sequence[str]) -> StreamingRecord:
+    return StreamingRecord(
         command=tuple(command),
         config=config.as_record(),
         memory_cap=cap_text(config),
@@ -185,18 +224,15 @@ def measure_streaming(
         ended_utc=None,
         rows=(),
     )
-    points: list[MinuteRow] = []
-    for one in known:
-        write_atomically(folder / RECORD_FILE, to_json(record))
-        row, minutes = _listened(config, one)
-        for point in minutes:
-            append_row(folder / POINTS_FILE, point)
-        points += minutes
-        say(f"{one.name}: {row.n_minutes} minutes, {row.kind.replace('_', ' ')}{row.message and ': '}{row.message}")
-        record = record.model_copy(update={"rows": (*record.rows, row)})
-    record = record.model_copy(update={"ended_utc": utc_now()})
-    write_atomically(folder / RECORD_FILE, to_json(record))
-    return folder, record, points
+
+
+def _keep_minutes(folder: Path, names: Sequence[str]) -> list[MinuteRow]:
+    """The minutes of these models; those of another, which was killed before it was in the record, are dropped."""
+    path = folder / POINTS_FILE
+    kept = [point for point in load_minutes(folder) if point.model in names]
+    if path.exists():
+        write_atomically(path, "".join(to_line(point) for point in kept))
+    return kept
 
 
 def _listened(config: FrontierConfig, known: Known) -> tuple[StreamingRow, list[MinuteRow]]:
@@ -262,6 +298,8 @@ def _span_cells(own: Sequence[MinuteRow], first: int, last: int) -> list[str]:
 
 
 def _after_text(told: StreamingRow) -> str:
+    if told.kind != "ok":
+        return told.kind.replace("_", " ")
     if told.after_s is None or told.listening_s is None:
         return "-"
     return f"{told.after_s:.3g}{' (heard all before it began)' if told.after_s > told.listening_s else ''}"

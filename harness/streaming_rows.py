@@ -5,15 +5,14 @@ Both have JSON schemas in `harness/schema/`; write those anew with `python -m ha
 
 from __future__ import annotations
 
-import json
+from pathlib import Path
 from typing import Any, Final, Literal
-
-from pydantic import BaseModel
 
 from harness.environment import Environment
 from harness.fresh_process import OutcomeKind
-from harness.records import SCHEMA_FOLDER, ModelRow
-from harness.row_files import Row
+from harness.records import RECORD_FILE, ModelRow
+from harness.row_files import Row, load_record, load_rows
+from harness.schema_files import texts_of, write_texts
 
 SCHEMA_VERSION: Final = 1
 POINTS_FILE = "points.jsonl"
@@ -65,15 +64,28 @@ class StreamingRecord(Row):
     rows: tuple[StreamingRow, ...]
 
 
+def load_minutes(folder: Path) -> list[MinuteRow]:
+    """The minutes of a folder in the order of writing; a torn last line is left out.
+
+    Raises:
+        RecordError: a line is damaged, or of an unknown version.
+    """
+    return load_rows(folder / POINTS_FILE, MinuteRow)
+
+
+def load_streaming(folder: Path) -> StreamingRecord:
+    """Read `record.json` of a folder.
+
+    Raises:
+        RecordError: it is not there, is damaged, or of an unknown version.
+    """
+    return load_record(folder / RECORD_FILE, StreamingRecord)
+
+
 def schema_texts() -> dict[str, str]:
     """File name to content of the schemas of both."""
-    kinds: dict[str, type[BaseModel]] = {"streaming_minute": MinuteRow, "streaming_record": StreamingRecord}
-    return {
-        f"{name}.v{SCHEMA_VERSION}.json": json.dumps(kind.model_json_schema(mode="serialization"), indent=1) + "\n"
-        for name, kind in kinds.items()
-    }
+    return texts_of({"streaming_minute": MinuteRow, "streaming_record": StreamingRecord}, SCHEMA_VERSION)
 
 
 if __name__ == "__main__":
-    for _name, _text in schema_texts().items():
-        (SCHEMA_FOLDER / _name).write_text(_text, encoding="utf-8")
+    write_texts(schema_texts())

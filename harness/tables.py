@@ -6,12 +6,13 @@ import csv
 import io
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
-from harness.records import Counts, IntervalRow, RunRecord, ScoreRow
+from harness.records import ControlsRecord, Counts, IntervalRow, RunRecord, ScoreRow
 
 _SCORE = "score % [95 %]"
 _HEADER = ("model", "task", "n", "scorer", _SCORE, "ans. only", "answered", "unparsed", "failed", "trunc.", "seconds")
@@ -63,8 +64,13 @@ def markdown_text(table: Table) -> str:
 
 def csv_text(table: Table) -> str:
     """The table as comma-separated values (RFC 4180, but for line ends)."""
+    return csv_rows((table.header, *table.rows))
+
+
+def csv_rows(rows: Iterable[Sequence[Any]]) -> str:
+    """Rows of any values as comma-separated values; None is empty."""
     stream = io.StringIO()
-    csv.writer(stream, lineterminator="\n").writerows((table.header, *table.rows))
+    csv.writer(stream, lineterminator="\n").writerows(rows)
     return stream.getvalue()
 
 
@@ -105,9 +111,17 @@ def closing_lines(record: RunRecord, folder: Path, scores: Sequence[ScoreRow] | 
             f"Truncated items count as wrong: the model heard only a part of {record.counts.n_truncated} clips "
             f"(its policy: {record.model.length_policy})."
         )
+    if record.counts.n_answers_cut:
+        lines.append(
+            f"{record.counts.n_answers_cut} answers reached the model's limit of tokens before their end; they are "
+            "scored as they are."
+        )
     if record.counts.notes:
         kinds = ", ".join(f"{count} x {kind}" for kind, count in record.counts.notes.items())
         lines.append(f"Notes on clips: {kinds}. They are in predictions.jsonl; such clips are asked like any other.")
+    if any(session.n_processes > 1 for session in record.sessions):
+        counts = ", then ".join(str(n) for n, _ in groupby(session.n_processes for session in record.sessions))
+        lines.append(f"Answered in {counts} processes.")
     rows = scores or record.scores
     lines += _remarks(rows)
     intervals = [row.interval for row in rows if row.interval]
@@ -201,7 +215,7 @@ def truncated_text(counts: Counts) -> str:
     return f"{counts.n_truncated} + {counts.n_cut} cut" if counts.n_cut else str(counts.n_truncated)
 
 
-def model_text(record: RunRecord) -> str:
+def model_text(record: RunRecord | ControlsRecord) -> str:
     """The model as it is typed, such as "ssalm:tiny"."""
     return f"{record.model.name}:{record.model.variant}" if record.model.variant else record.model.name
 

@@ -22,6 +22,8 @@ Wait = Callable[[], None]
 CONFIDENCE = 0.95
 # Fewer say nothing of spread. A point that reaches only these before its time is over is marked as noisy.
 FEWEST_ITERATIONS = 3
+# How much longer than others a slow point may take to come to its least iterations.
+PATIENCE = 4
 
 
 def wait_for_device(device: str) -> Wait:
@@ -60,12 +62,14 @@ class Timeline:
     """One answer in time, in seconds since it began.
 
     `component_s` sums the turns of each component; what the model did before it named one belongs to none. `token_s`
-    says when each answer token was known on the host.
+    says when each answer token was known on the host. `cpu_s` is what this process used of all cores meanwhile, None
+    where nobody asked.
     """
 
     total_s: float
     component_s: Mapping[Component, float]
     token_s: tuple[float, ...]
+    cpu_s: float | None = None
 
     @property
     def first_token_s(self) -> float | None:
@@ -87,10 +91,17 @@ class ComponentClock:
     since a token that is known on the host has been waited for.
     """
 
-    def __init__(self, now: Now = time.perf_counter, wait: Wait = lambda: None, splits: bool = True) -> None:
+    def __init__(
+        self,
+        now: Now = time.perf_counter,
+        wait: Wait = lambda: None,
+        splits: bool = True,
+        cpu: Now = time.process_time,
+    ) -> None:
         self._now = now
         self._wait = wait
         self._splits = splits
+        self._cpu = cpu
         self.start()
 
     def start(self) -> None:
@@ -99,6 +110,7 @@ class ComponentClock:
         self._component_s: dict[Component, float] = {}
         self._tokens: list[float] = []
         self._wait()
+        self._cpu_started = self._cpu()
         self._started = self._since = self._now()
 
     def enter(self, component: Component) -> None:
@@ -116,9 +128,10 @@ class ComponentClock:
         """The answer is done."""
         self._wait()
         ended = self._now()
+        cpu_s = self._cpu() - self._cpu_started
         if self._splits:
             self._book(ended)
-        return Timeline(ended - self._started, dict(self._component_s), tuple(self._tokens))
+        return Timeline(ended - self._started, dict(self._component_s), tuple(self._tokens), cpu_s)
 
     def _book(self, at: float) -> None:
         if self._current is not None:
@@ -175,7 +188,8 @@ class StopRule:
     """When to stop: enough iterations, for long enough, with a narrow interval; or no time left.
 
     `half_width` is that of the median's interval as a share of the median. `most_s` and `most_iterations` end what
-    never gets narrow; such a point is noisy.
+    never gets narrow; such a point is noisy. `most_s` may be passed `PATIENCE` times by what is so slow that it has not
+    had its `least_iterations` yet.
     """
 
     half_width: float = 0.02
@@ -199,7 +213,10 @@ class StopRule:
         """Whether there is no time for one more, whatever the samples lack."""
         if len(samples) >= self.most_iterations:
             return True
-        return len(samples) >= FEWEST_ITERATIONS and elapsed_s + statistics.median(samples) > self.most_s
+        if len(samples) < FEWEST_ITERATIONS:
+            return False
+        most_s = self.most_s if len(samples) >= self.least_iterations else PATIENCE * self.most_s
+        return elapsed_s + statistics.median(samples) > most_s
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ batches that an uninterrupted one would have seen. The folder of a run holds
     config.json       what was asked for, written first; a folder of another configuration is refused
     curve.jsonl       one line every `log_every` steps: losses, learning rate, gradient norm, clips per second
     checkpoint.pt     weights, average, optimiser and step; written anew, then renamed
-    encoded.npy, encoded.json   what the frozen encoder made of the second round's examples; deleted in the end
+    encoded*          what the frozen encoder made of the second round's examples; deleted in the end
     first_round.safetensors   what the first round trained, averaged; another training may start its second from it
     weights.safetensors   the result: the exponential average of the weights
     record.json       what was learned from, versions, machine, times and held-out scores, written last
@@ -19,22 +19,24 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from harness.contracts import AudioItem, EncodingModel, OptionValue, Task, TrainableModel, TrainingExample
+from harness.curve import CURVE, StepSums, Stopwatch, append_line, cut_curve, seed_step
 from harness.encoded_examples import EncodedExamples
 from harness.environment import describe_environment
 from harness.errors import RecordError, UsageError
 from harness.held_out import score_held_out
+from harness.progress import progress
+from harness.ranges import check_ranges
 from harness.records import write_atomically
 from harness.run_folder import locked
 
 CHECKPOINT = "checkpoint.pt"
 FIRST_ROUND = "first_round.safetensors"
-CURVE = "curve.jsonl"
 CONFIG = "config.json"
 WEIGHTS = "weights.safetensors"
 RECORD = "record.json"
@@ -46,11 +48,12 @@ Batches = Callable[[int], Sequence[TrainingExample]]
 class TrainConfig:
     """How long and how fast to learn. Rates are of AdamW; the schedule is a linear warm-up, then a cosine to 0.
 
-    The last `second_share` of the steps are a second round: it starts from the first round's average of weights, with a
-    fresh optimiser and a warm-up and a cosine from `second_rate` of its own, in batches of `second_batch_size`, and
-    with `second_freezes` it leaves alone what the first trained. What a recipe shows a model then is its choice. With
-    `second_pool` above 0 the frozen encoder hears so many examples once, and the round draws from what it made of
-    them, each example once before any comes again; with 0 every example is new.
+    The last `second_share` of the steps are a second round (all of them, 1, where another training's first is taken
+    over): it starts from the first round's average of weights, with a fresh optimiser and a warm-up and a cosine from
+    `second_rate` of its own, in batches of `second_batch_size`, and with `second_freezes` it leaves alone what the
+    first trained. What a recipe shows a model then is its choice. With `second_pool` above 0 the frozen encoder hears
+    so many examples once, whole batches of them, and the round draws from what it made of them, each example once
+    before any comes again; with 0 every example is new.
 
     A loss named "teacher" counts `teacher_weight`, one named "teacher_logits" `logit_weight`, any other 1. What a round
     leaves is an exponential average of its weights, `average` and `second_average` its decay per step.
@@ -87,21 +90,22 @@ class TrainConfig:
         Raises:
             UsageError: a count is not positive, or a rate is out of range.
         """
-        for name in ("steps", "batch_size", "second_batch_size", "threads", "checkpoint_every", "log_every"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.seed < 0:
-            raise UsageError(f"seed must not be negative, and is {self.seed}")
-        if not 0 < self.learning_rate < math.inf:
-            raise UsageError(f"learning_rate must be positive and finite, not {self.learning_rate}")
+        check_ranges(
+            self,
+            at_least_1=("steps", "batch_size", "second_batch_size", "threads", "checkpoint_every", "log_every"),
+            positive=("learning_rate", "second_rate", "gradient_clip"),
+            at_least_0=("seed", "warmup_steps", "weight_decay", "second_pool", "teacher_weight", "logit_weight"),
+        )
         if self.precision not in ("float32", "bfloat16"):
             raise UsageError(f"precision must be float32 or bfloat16, not {self.precision}")
-        if not 0 <= self.second_share < 1:
-            raise UsageError(f"second_share must be in [0, 1), not {self.second_share}")
+        if not 0 <= self.second_share <= 1:
+            raise UsageError(f"second_share must be in [0, 1], not {self.second_share}")
         if self.second_pool and not self.second_freezes:
             raise UsageError("second_pool is for an encoder that stays as it is: it needs second_freezes")
-        if 0 < self.second_pool < self.second_batch_size:
-            raise UsageError(f"second_pool must be 0 or at least second_batch_size, not {self.second_pool}")
+        if self.second_pool % self.second_batch_size:
+            raise UsageError(
+                f"second_pool must be 0 or whole batches of {self.second_batch_size}, not {self.second_pool} examples"
+            )
         for name in ("average", "second_average"):
             if not 0 <= getattr(self, name) < 1:
                 raise UsageError(f"{name} must be in [0, 1), not {getattr(self, name)}")
@@ -122,7 +126,9 @@ class Prepared:
 
     `about` says what is learned from, for the record, and `trained_on` says it in one sentence that stays with the
     weights; `held_out` items of `task` are scored at the end. `first_round` is what another training's first round left
-    (same clips, seed and settings, the same network as far as that round trains it): it is not repeated.
+    (the same clips and settings, the same network as far as the file goes): it is not repeated. What begins with
+    `frozen_prefix` in that file is what a second round that freezes leaves alone; with a prefix, the file is a whole
+    network. `continues` is the configuration of a training that goes on in this one: it must be of the same model.
     """
 
     batches: Batches
@@ -132,6 +138,8 @@ class Prepared:
     about: Mapping[str, OptionValue]
     trained_on: str
     first_round: Path | None = None
+    frozen_prefix: str = ""
+    continues: Mapping[str, Any] | None = None
 
 
 class Recipe(Protocol):
@@ -171,8 +179,7 @@ def _rise_and_fall(peak: float, step: int, steps: int, warmup_steps: int) -> flo
 class Trainer:
     """The state of one training run.
 
-    `sums` and `n_summed` gather the next line of the curve; they are part of a checkpoint, so that the curve of a
-    resumed run is that of an unbroken one. `trained_s` counts the seconds of steps in all sessions.
+    `sums` gathers the next line of the curve, and `watch` counts the seconds of steps.
     """
 
     def __init__(
@@ -183,8 +190,15 @@ class Trainer:
         folder: Path,
         n_teacher_scores: int,
     ) -> None:
+        """The network as it starts.
+
+        Raises:
+            UsageError: the second round has a pool, and the model cannot encode examples once.
+        """
         import torch
 
+        if config.second_pool and config.first_round < config.steps and not isinstance(model, EncodingModel):
+            raise UsageError(f"the model '{model.name}' cannot encode examples once: set second_pool to 0")
         torch.set_num_threads(config.threads)
         torch.manual_seed(config.seed)
         self.model, self.batches, self.config, self.folder = model, batches, config, folder
@@ -192,9 +206,7 @@ class Trainer:
         self.step = 0
         self.frozen: list[str] = []
         self._start_round()
-        self.sums: dict[str, float] = {}
-        self.n_summed = 0
-        self.trained_s = 0.0
+        self.sums, self.watch = StepSums(), Stopwatch()
         self._encoded: EncodedExamples | None = None
 
     def _start_round(self) -> None:
@@ -231,8 +243,12 @@ class Trainer:
         temporary.replace(self.folder / FIRST_ROUND)
         self._start_second_round(sorted(trained))
 
-    def skip_first_round(self, path: Path) -> None:
-        """Start the second round from what another training's first round left in `path`.
+    def skip_first_round(self, path: Path, frozen_prefix: str = "") -> None:
+        """Start the second round from what another training left in `path`.
+
+        Args:
+            path: what the other's first round trained; with a prefix, the whole of its network.
+            frozen_prefix: with which the names of what stays as it is begin.
 
         Raises:
             UsageError: the file cannot be read, or is of another network.
@@ -250,7 +266,15 @@ class Trainer:
             raise UsageError(f"{path} is the first round of another network: it has {unlike[0]}, or in another shape.")
         self.network.load_state_dict(found, strict=False)
         self.step = self.config.first_round
-        self._start_second_round(sorted(found))
+        parameters = {name for name, _ in self.network.named_parameters()}
+        if frozen_prefix:
+            lacking = parameters - found.keys()
+            if lacking:
+                raise UsageError(f"{path} is not the whole of {self.model.name}: it lacks {min(lacking)}")
+        frozen = sorted(name for name in parameters & found.keys() if name.startswith(frozen_prefix))
+        if self.config.second_pool and not frozen:
+            raise UsageError(f"{path} holds nothing that stays as it is ({frozen_prefix}*), so no pool can be encoded")
+        self._start_second_round(frozen)
 
     def resume(self) -> int:
         """Go back to the last checkpoint, if there is one; returns the step it stands at.
@@ -268,8 +292,8 @@ class Trainer:
             self.network.load_state_dict(state["network"])
             self.average.load_state_dict(state["average"])
             self.optimiser.load_state_dict(state["optimiser"])
-            self.sums, self.n_summed = state["sums"], state["n_summed"]
-            self.trained_s = state["trained_s"]
+            self.sums.load(state)
+            self.watch.trained_s = state["trained_s"]
         cut_curve(self.folder / CURVE, self.step)
         return self.step
 
@@ -281,9 +305,8 @@ class Trainer:
             "optimiser": self.optimiser.state_dict(),
             "step": self.step,
             "frozen": self.frozen,
-            "sums": self.sums,
-            "n_summed": self.n_summed,
-            "trained_s": self.trained_s,
+            "trained_s": self.watch.trained_s,
+            **self.sums.state(),
         }
         write_checkpoint(self.folder, state)
 
@@ -295,8 +318,8 @@ class Trainer:
         """
         import torch
 
-        # Seeded anew each step: a resumed step, or a first round shared by two models, drops the very same branches.
-        torch.manual_seed(self.config.seed * 1_000_003 + self.step)
+        # A first round shared by two models drops the very same branches in both.
+        seed_step(self.config.seed, self.step)
         self.network.train()
         rate = learning_rate(self.config, self.step)
         for group in self.optimiser.param_groups:
@@ -323,26 +346,28 @@ class Trainer:
         config, second_step = self.config, self.step - self.config.first_round
         if second_step < 0 or not config.second_pool:
             return self.model.losses(self.batches(self.step))
-        if not isinstance(self.model, EncodingModel):
-            raise UsageError(f"the model '{self.model.name}' cannot encode examples once: set second_pool to 0")
+        assert isinstance(self.model, EncodingModel), "checked at the start"
         if self._encoded is None:
             self._encoded = self._encode(self.model)
-        drawn = self._encoded.draw(second_step, config.second_batch_size, config.seed)
+        drawn = self._encoded.draw(second_step, config.seed)
         return self.model.answering_losses(*drawn)
 
     def _encode(self, model: EncodingModel) -> EncodedExamples:
-        """The pool, from this folder where it is whole, else by the frozen encoder as the first round left it."""
+        """The pool, from this folder where these very weights made it, else by the frozen encoder as it is."""
         import torch
 
         def encoded_batches() -> Iterator[tuple[Any, Sequence[TrainingExample]]]:
             self.network.eval()
-            n_batches = -(-self.config.second_pool // self.config.second_batch_size)
-            for batch in range(n_batches):
-                examples = self.batches(self.config.first_round + batch)
-                with torch.no_grad():
-                    yield model.encode(examples), examples
+            label = f"{self.model.name}: encoding the second round's examples"
+            with progress(label, self.config.second_pool) as advance:
+                for batch in range(self.config.second_pool // self.config.second_batch_size):
+                    examples = self.batches(self.config.first_round + batch)
+                    with torch.no_grad():
+                        yield model.encode(examples), examples
+                    advance(len(examples))
 
-        found = EncodedExamples.make_or_open(self.folder, self.config.second_pool, encoded_batches())
+        made_by = parameters_sha256(self.network, self.frozen)
+        found = EncodedExamples.make_or_open(self.folder, made_by, encoded_batches())
         self.network.train()
         return found
 
@@ -351,23 +376,19 @@ class Trainer:
 
     def run(self, on_line: Callable[[Mapping[str, float]], None]) -> None:
         """All steps that are left; `on_line` hears each line of the curve, with the speed of this session."""
-        n_timed, timed_s = 0, 0.0  # clips, seconds
+        n_timed = 0  # clips
         while self.step < self.config.steps:
             started = time.perf_counter()
-            for name, value in self.take_step().items():
-                self.sums[name] = self.sums.get(name, 0.0) + value
-            self.n_summed += 1
+            self.sums.add(self.take_step())
             is_round_end = self.step == self.config.first_round < self.config.steps
-            elapsed_s = time.perf_counter() - started
             n_timed += self.config.batch_size_at(self.step - 1)
-            timed_s, self.trained_s = timed_s + elapsed_s, self.trained_s + elapsed_s
+            self.watch.add(time.perf_counter() - started)
             is_last = self.step == self.config.steps
             if self.step % self.config.log_every == 0 or is_round_end or is_last:
-                line = {"step": self.step, **{name: value / self.n_summed for name, value in self.sums.items()}}
-                line["clips_per_s"] = n_timed / timed_s
+                line = {"step": self.step, **self.sums.take(), "clips_per_s": n_timed / self.watch.take()}
                 append_line(self.folder / CURVE, line)
                 on_line(line)
-                self.sums, self.n_summed, n_timed, timed_s = {}, 0, 0, 0.0
+                n_timed = 0
             if is_round_end:
                 self.finish_first_round()
             if self.step % self.config.checkpoint_every == 0 or is_round_end or is_last:
@@ -414,15 +435,19 @@ def train(
     if (folder / RECORD).exists():
         EncodedExamples.delete(folder)
         return TrainOutcome(folder, read_json(folder / RECORD), already_done=True)
+    if not config.first_round and prepared.first_round is None:
+        raise UsageError("second_share of 1 leaves no first round, and no other training's is taken over")
+    if prepared.continues is not None:
+        check_same_model(prepared.continues, model.name, model_options)
     with locked(folder, "training"):
         trainer = Trainer(model, prepared.batches, config, folder, prepared.n_teacher_scores)
         if not trainer.resume() and prepared.first_round is not None:
-            trainer.skip_first_round(prepared.first_round)
+            trainer.skip_first_round(prepared.first_round, prepared.frozen_prefix)
         on_start(trainer.step)
         trainer.run(on_line)
         trainer.use_average()
         model.save(folder / WEIGHTS, prepared.trained_on)
-        record = _record_of(model, prepared, config, folder, trainer.trained_s, model_options)
+        record = _record_of(model, prepared, config, folder, trainer.watch.trained_s, model_options)
         write_atomically(folder / RECORD, json.dumps(record, indent=2) + "\n")
         EncodedExamples.delete(folder)
     return TrainOutcome(folder, record, already_done=False)
@@ -461,6 +486,37 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RecordError(f"{path} cannot be read: {error}. Delete its folder, or name another with --out.") from error
+
+
+def check_same_model(found: Mapping[str, Any], name: str, options: Mapping[str, OptionValue]) -> None:
+    """Refuse to go on from a training of another model, or of the same with other options.
+
+    Args:
+        found: the other training's config.json.
+        name: the model that is to be trained.
+        options: what it was made with, defaults included.
+
+    Raises:
+        UsageError: they differ; the message names where.
+    """
+    if found["model"] != name:
+        raise UsageError(f"what is to be continued is a training of {found['model']}, not of {name}")
+    before, now = found["model_options"], json.loads(json.dumps(dict(options)))
+    unlike = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    if unlike:
+        raise UsageError(f"what is to be continued was trained with other {', '.join(unlike)}")
+
+
+def parameters_sha256(network: Any, names: Iterable[str]) -> str:
+    """SHA-256 over the names, shapes, types and bytes of some of a network's parameters, in the order of names."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name in sorted(names):
+        parameter = network.get_parameter(name).detach().cpu().contiguous()
+        digest.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}\n".encode())
+        digest.update(parameter.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def parameter_groups(network: Any, weight_decay: float) -> list[dict[str, Any]]:
@@ -505,25 +561,3 @@ def write_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(folder / CHECKPOINT)
-
-
-def append_line(path: Path, line: Mapping[str, Any]) -> None:
-    """Add a line to a file of JSON lines, and see it on the disk."""
-    with path.open("a") as file:
-        file.write(json.dumps(line) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def cut_curve(path: Path, step: int) -> None:
-    """Keep a curve's lines up to `step`; a torn last line goes too."""
-    if not path.exists():
-        return
-    kept = []
-    for text in path.read_text().splitlines():
-        try:
-            if json.loads(text)["step"] <= step:
-                kept.append(text)
-        except ValueError:
-            break
-    write_atomically(path, "".join(f"{text}\n" for text in kept))

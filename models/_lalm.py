@@ -772,7 +772,7 @@ class LalmAdapter:
         return [tuple(row) for row in torch.cat(parts, dim=1).tolist()]
 
     def _training_features(self, example: TrainingExample) -> torch.Tensor:
-        """Features of the trained length, with the example's masks (SpecAugment) set to the clip's mean."""
+        """Features, padded to the shortest or to whole steps, the example's masks (SpecAugment) at the clip's mean."""
         import torch
 
         from models.nn.features import fbank, normalise, pad_frames
@@ -781,7 +781,8 @@ class LalmAdapter:
         with torch.autocast("cpu", enabled=False):
             log_mel = fbank(torch.from_numpy(example.samples))
         how = self.spec.normalisation()
-        features = normalise(pad_frames(log_mel, self.spec.min_frames, how)[: self.spec.min_frames], how)
+        n_frames = max(self.spec.min_frames, self._require_network().hear.padded_frames(len(log_mel)))
+        features = normalise(pad_frames(log_mel, n_frames, how), how)
         mean = features.mean()
         for start, length in example.frame_masks:
             features[start : start + length] = mean

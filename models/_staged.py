@@ -110,7 +110,7 @@ def features(adapter: LalmAdapter, samples: npt.NDArray[np.float32]) -> npt.NDAr
     from harness.contracts import TrainingExample
 
     heard: npt.NDArray[np.float32] = adapter._training_features(TrainingExample(samples, "", ())).cpu().numpy()
-    return heard
+    return heard[: adapter.spec.min_frames]
 
 
 def text_tokens(adapter: LalmAdapter, question: Question, limit: int) -> tuple[list[int], int]:

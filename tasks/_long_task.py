@@ -1,4 +1,4 @@
-"""What the four stress tests of long audio share: their options, their labels, and what they say of themselves.
+"""What the stress tests of long audio share: their options, their labels, and what they say of themselves.
 
 An item is drawn by its number alone: item 7 of every length, depth and ratio has the same clips, and from its beginning
 the same background, so that what differs between two cells of the grid is the cell and not the clips.
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from harness.contracts import AudioItem, ItemSet, Label, OptionValue, Task, TaskKind
+from harness.contracts import AudioItem, ItemSet, Label, Task, TaskKind
 from harness.errors import OptionError
 from tasks._labels import labels_from_names
 
@@ -85,7 +85,16 @@ class LongOptions:
 def long_options(
     task: str, lengths: str, snrs: str, background: str, n: int, seed: int, events: Path | None
 ) -> LongOptions:
-    """Read the options.
+    """Read the options that all of them have.
+
+    Args:
+        task: the task's name, for messages.
+        lengths: of the items, parted by commas: seconds, or as in 90s, 30min, 2.5h.
+        snrs: signal-to-noise ratios in dB over each sound's span; without meaning for silence and mean_level.
+        background: silence, white, babble, ambience or an audio file; for needle also mean_level.
+        n: items a cell of the grid.
+        seed: decides clips, places and backgrounds.
+        events: a folder with one folder of clips a label; the starter set's ten classes when None.
 
     Raises:
         OptionError: a value is no number, out of range, or the background is none.
@@ -193,13 +202,6 @@ def cell_text(length_s: float, snr_db: float | None, background: str) -> str:
     name = background if "/" not in background and "\\" not in background else Path(background).stem
     ratio = "" if snr_db is None else f"-snr{snr_db:g}"
     return f"{length_s:g}s{ratio}-{name}"
-
-
-def item_metadata(
-    length_s: float, snr_db: float | None, background: str, event: str, **more: OptionValue
-) -> dict[str, OptionValue]:
-    """What results are split by: length, ratio, background, what is to be heard, and a task's own."""
-    return {"length_s": length_s, "snr_db": snr_db, "background": background, "event": event, **more}
 
 
 def long_task(

@@ -65,7 +65,12 @@ def beijing_opera() -> Task:
                 md5="51dc70d02a06b9d96befadf320a6996f",
             ),
         ),
-        published_counts={"clips": N_CLIPS, "labels": len(INSTRUMENTS), **N_CLIPS_OF_INSTRUMENT},
+        published_counts={
+            "clips": N_CLIPS,
+            "labels": len(INSTRUMENTS),
+            "sample_rate_hz": 44_100,
+            **N_CLIPS_OF_INSTRUMENT,
+        },
     )
 
 

@@ -102,7 +102,11 @@ def clotho(split: Split = "evaluation", captions: int = 1) -> Task:
             _remote_file(f"clotho_metadata_{split}.csv"),
             _remote_file(f"clotho_audio_{split}.7z"),
         ),
-        published_counts={"clips": N_CLIPS[split], "captions": N_CLIPS[split] * N_CAPTIONS_OF_CLIP},
+        published_counts={
+            "clips": N_CLIPS[split],
+            "captions": N_CLIPS[split] * N_CAPTIONS_OF_CLIP,
+            "sample_rate_hz": 44_100,
+        },
     )
 
 

@@ -86,7 +86,7 @@ def fsd50k(split: Split = "eval") -> Task:
         ),
         read_items=partial(_read, split=split),
         remote_files=_remote_files(split),
-        published_counts={"clips": N_CLIPS[split], "labels": N_CLASSES}
+        published_counts={"clips": N_CLIPS[split], "labels": N_CLASSES, "sample_rate_hz": 44_100, "channels": 1}
         | ({"rows": N_EVAL_POSITIVES} if split == "eval" else {}),
     )
 

@@ -74,7 +74,7 @@ def librispeech(split: Split = "test-clean") -> Task:
         ),
         read_items=partial(_read, split=split),
         remote_files=(RemoteFile(f"{_OPENSLR}/{split}.tar.gz", ".", *_ARCHIVES[split], True),),
-        published_counts={"clips": N_UTTERANCES[split], "speakers": N_SPEAKERS[split]},
+        published_counts={"clips": N_UTTERANCES[split], "speakers": N_SPEAKERS[split], "sample_rate_hz": 16_000},
     )
 
 

@@ -16,19 +16,18 @@ from collections.abc import Iterator
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from harness.contracts import AudioItem, AudioSource, Task
 from harness.errors import OptionError
 from tasks._items import check_option
+from tasks._long_items import Place, long_item
 from tasks._long_task import (
     RATE_HZ,
     LongOptions,
     balanced,
-    cell_text,
     clip_for,
     event_labels,
-    item_metadata,
     long_options,
     long_task,
     numbers,
@@ -67,14 +66,10 @@ def needle(
     """Name the one sound in 10 s to hours of background, among 10 classes.
 
     Args:
-        lengths: of the items, parted by commas: seconds, or as in 90s, 30min, 2.5h.
         depths: where the sound lies, from 0 (it begins) to 1 (it ends).
-        snrs: signal-to-noise ratios in dB over the sound's span; without meaning for silence and mean_level.
-        background: silence, white, babble, ambience, mean_level (with protocol=dass) or an audio file.
-        n: items a cell of the grid.
-        seed: decides clips and backgrounds.
-        events: a folder with one folder of clips a label; the starter set's ten classes when None.
-        protocol: "mixed" adds the sound to the background; "dass" puts it between two parts of it.
+        protocol: "mixed" adds the sound to the background; "dass" puts it between two parts of it, and allows the
+            background mean_level.
+        lengths, snrs, background, n, seed, events: see `long_options`.
 
     Raises:
         OptionError: a value is wrong.
@@ -99,58 +94,49 @@ def needle(
 
 def _items(options: LongOptions, depths: tuple[float, ...], protocol: Protocol) -> Iterator[AudioItem]:
     clips = options.clips()
-    make = partial(_mixed if protocol == "mixed" else _inserted, options)
+    hide = partial(_mixed if protocol == "mixed" else _inserted, options)
     for length_s, snr_db, depth in product(options.lengths_s, options.snrs_db, depths):
         for number in range(options.n):
             label = balanced(options.labels, number, "needle", options.seed)
             clip = clip_for(clips, label, number, "needle", options.seed)
-            yield make(clip, number, length_s, depth, snr_db)
+            source, start, n_event = hide(Place(length_s, snr_db, number), clip, depth)
+            yield long_item(
+                "needle",
+                options,
+                Place(source.duration_s() or 0.0, snr_db, number),
+                source,
+                event=clip.label,
+                references=(clip.label,),
+                cluster=clip.recording,
+                cell_more=f"-d{depth:g}",
+                depth=depth,
+                recording=clip.recording,
+                start_s=start / RATE_HZ,
+                event_s=n_event / RATE_HZ,
+            )
 
 
-def _mixed(
-    options: LongOptions, clip: Clip, number: int, length_s: float, depth: float, snr_db: float | None
-) -> AudioItem:
+class Hidden(NamedTuple):
+    """A sound in its background; where it begins and how long it is, in samples."""
+
+    source: AudioSource
+    start: int
+    n_event: int
+
+
+def _mixed(options: LongOptions, place: Place, clip: Clip, depth: float) -> Hidden:
     from tasks._long_audio import Event, LongSource
 
-    n_samples = round(length_s * RATE_HZ)
-    n_event = len(Event(clip, 0, LONGEST_EVENT_S).samples())
+    n_samples = round(place.length_s * RATE_HZ)
+    n_event = len(clip.samples(LONGEST_EVENT_S))
     start = round(depth * (n_samples - n_event))
-    source = LongSource(n_samples, options.background_of(number), (Event(clip, start, LONGEST_EVENT_S),), snr_db)
-    return _item(options, source, clip, number, depth, snr_db, start, n_event)
+    event = Event(clip, start, LONGEST_EVENT_S)
+    return Hidden(LongSource(n_samples, options.background_of(place.number), (event,), place.snr_db), start, n_event)
 
 
-def _inserted(
-    options: LongOptions, clip: Clip, number: int, length_s: float, depth: float, snr_db: float | None
-) -> AudioItem:
+def _inserted(options: LongOptions, place: Place, clip: Clip, depth: float) -> Hidden:
     from tasks._dass_haystack import FRAME, NEEDLE_SAMPLES, HaystackSource, needle_frame
 
-    n_frames = round(length_s * RATE_HZ / FRAME)
-    source = HaystackSource(n_frames, depth, clip, options.background_of(number), snr_db)
-    start = needle_frame(n_frames, depth) * FRAME
-    n_event = min(len(clip.samples()), NEEDLE_SAMPLES)
-    return _item(options, source, clip, number, depth, snr_db, start, n_event)
-
-
-def _item(
-    options: LongOptions,
-    source: AudioSource,
-    clip: Clip,
-    number: int,
-    depth: float,
-    snr_db: float | None,
-    start: int,
-    n_event: int,
-) -> AudioItem:
-    length_s = source.duration_s() or 0.0
-    metadata = item_metadata(
-        length_s,
-        snr_db,
-        options.background,
-        clip.label,
-        depth=depth,
-        recording=clip.recording,
-        start_s=start / RATE_HZ,
-        event_s=n_event / RATE_HZ,
-    )
-    item_id = f"needle-{cell_text(length_s, snr_db, options.background)}-d{depth:g}-{number:03}"
-    return AudioItem(item_id, source, (clip.label,), clip.recording, metadata)
+    n_frames = round(place.length_s * RATE_HZ / FRAME)
+    source = HaystackSource(n_frames, depth, clip, options.background_of(place.number), place.snr_db)
+    return Hidden(source, needle_frame(n_frames, depth) * FRAME, min(len(clip.samples()), NEEDLE_SAMPLES))

@@ -11,33 +11,29 @@ first_s, second_s (where they begin), recordings (of both). The bootstrap's clus
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import product
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.contracts import AudioItem, Task
+from tasks._long_items import in_a_row, long_item, places, room_for
 from tasks._long_task import (
     RATE_HZ,
     LongOptions,
     any_clip,
     balanced,
-    cell_text,
     clip_for,
     event_labels,
-    item_metadata,
     long_options,
     long_task,
     random_of,
     require_room,
-    spread,
 )
 
 if TYPE_CHECKING:
     from tasks._clips import Clip
 
 LONGEST_EVENT_S = 3.0
-GAP_S = 0.5
 PROMPTS = {
     "first": "Which sound event occurs first in the audio clip?",
     "closed": "Close-ended question: Which of the two sounds occurs first?",
@@ -59,19 +55,14 @@ def sound_order(
     """Say which of two sounds is first in 10 s to hours of background.
 
     Args:
-        lengths: of the items, parted by commas: seconds, or as in 90s, 30min, 2.5h.
-        snrs: signal-to-noise ratios in dB over each sound's span; without meaning for silence.
-        background: silence, white, babble, ambience or an audio file.
-        n: items a cell of the grid.
-        seed: decides clips, places and backgrounds.
-        events: a folder with one folder of clips a label; the starter set's ten classes when None.
+        lengths, snrs, background, n, seed, events: see `long_options`.
 
     Raises:
         OptionError: a value is wrong.
         MissingDataError: the folder of events is not there.
     """
     options = long_options("sound_order", lengths, snrs, background, n, seed, events)
-    require_room("sound_order", options, 2 * LONGEST_EVENT_S + GAP_S)
+    require_room("sound_order", options, room_for(2, LONGEST_EVENT_S))
     return long_task(
         name="sound_order",
         summary="Say which of two sounds is first in 10 s to hours of background, generated.",
@@ -86,40 +77,31 @@ def sound_order(
 
 def _items(options: LongOptions) -> Iterator[AudioItem]:
     clips = options.clips()
-    for length_s, snr_db in product(options.lengths_s, options.snrs_db):
-        for number in range(options.n):
-            first = balanced(options.labels, number, "order", options.seed)
-            others = [label for label in options.labels if label != first]
-            second = random_of("second", options.seed, number).choice(others)
-            pair = [
-                clip_for(clips, first, number, "order", options.seed),
-                any_clip(clips, second, number, "second", options.seed),
-            ]
-            yield _item(options, pair, number, length_s, snr_db)
+    for place in places(options):
+        pair = _pair(options, clips, place.number)
+        row = in_a_row(options, place, pair, LONGEST_EVENT_S)
+        yield long_item(
+            "sound_order",
+            options,
+            place,
+            row.source,
+            event=pair[0].label,
+            references=(pair[0].label,),
+            cluster=pair[0].recording,
+            second=pair[1].label,
+            gap_s=(row.starts[1] - row.starts[0] - row.durations[0]) / RATE_HZ,
+            first_s=row.starts[0] / RATE_HZ,
+            second_s=row.starts[1] / RATE_HZ,
+            recordings=" ".join(clip.recording for clip in pair),
+        )
 
 
-def _item(options: LongOptions, pair: list[Clip], number: int, length_s: float, snr_db: float | None) -> AudioItem:
-    from tasks._long_audio import Event, LongSource
-
-    n_samples = round(length_s * RATE_HZ)
-    durations = [len(Event(clip, 0, LONGEST_EVENT_S).samples()) for clip in pair]
-    starts = spread(durations, n_samples, round(GAP_S * RATE_HZ), random_of("places", options.seed, number))
-    placed = tuple(Event(clip, start, LONGEST_EVENT_S) for clip, start in zip(pair, starts, strict=True))
-    metadata = item_metadata(
-        length_s,
-        snr_db,
-        options.background,
-        pair[0].label,
-        second=pair[1].label,
-        gap_s=(starts[1] - starts[0] - durations[0]) / RATE_HZ,
-        first_s=starts[0] / RATE_HZ,
-        second_s=starts[1] / RATE_HZ,
-        recordings=" ".join(clip.recording for clip in pair),
-    )
-    return AudioItem(
-        item_id=f"sound_order-{cell_text(length_s, snr_db, options.background)}-{number:03}",
-        source=LongSource(n_samples, options.background_of(number), placed, snr_db),
-        references=(pair[0].label,),
-        cluster=pair[0].recording,
-        metadata=metadata,
-    )
+def _pair(options: LongOptions, clips: Mapping[str, Sequence[Clip]], number: int) -> list[Clip]:
+    """The two clips of item `number`, of different classes."""
+    first = balanced(options.labels, number, "order", options.seed)
+    others = [label for label in options.labels if label != first]
+    second = random_of("second", options.seed, number).choice(others)
+    return [
+        clip_for(clips, first, number, "order", options.seed),
+        any_clip(clips, second, number, "second", options.seed),
+    ]

@@ -80,7 +80,11 @@ def speech_commands(split: Split = "test") -> Task:
         starter_root=Path(__file__).parent / "starter" / "speech_commands",
         read_starter=partial(_read_starter, split=split),
         remote_files=(RemoteFile(_archive(split), _folders(split)[0], unpack=True),),
-        published_counts={"clips": N_CLIPS[split], "labels": len(CLASSES) if split == "test" else len(CLASSES) - 1},
+        published_counts={
+            "clips": N_CLIPS[split],
+            "labels": len(CLASSES) if split == "test" else len(CLASSES) - 1,
+            "sample_rate_hz": 16_000,
+        },
     )
 
 

@@ -88,7 +88,7 @@ def tut2017(split: Split = "evaluation") -> Task:
         ),
         read_items=partial(_read, split=split),
         remote_files=_remote_files(split),
-        published_counts={"clips": N_CLIPS[split], "labels": len(SCENES)}
+        published_counts={"clips": N_CLIPS[split], "labels": len(SCENES), "sample_rate_hz": 44_100, "channels": 2}
         | dict.fromkeys(SCENES, N_CLIPS[split] // len(SCENES)),
     )
 

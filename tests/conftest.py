@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,12 @@ from harness import registry
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
+
+
+def pytest_collection_finish() -> None:
+    """What the imports made stays to the end: full collections, of which measuring memory does many, can pass it by."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -359,7 +359,11 @@ def test_a_wrong_checksum_at_the_very_end_is_found(tmp_path: Path, target: Path)
     assert_refused(archive, target, "damaged: CRC check failed")
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", b"<html>" * 1000, gzip.compress(b"no tar"), os.urandom(2000)])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"hello", b"<html>" * 1000, gzip.compress(b"no tar"), os.urandom(2000)],
+    ids=["empty", "text", "page", "gzip", "noise"],
+)
 def test_what_is_no_archive_is_refused(tmp_path: Path, target: Path, content: bytes) -> None:
     (tmp_path / "set.zip").write_bytes(content)
     assert_refused(tmp_path / "set.zip", target, "neither a zip nor a tar")

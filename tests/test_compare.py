@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +20,6 @@ from harness.compare import (
     _compared,
     _finished,
     _judged,
-    _warnings,
     check_paired,
     compare,
     comparison_lines,
@@ -30,7 +28,8 @@ from harness.compare import (
 from harness.comparison_record import keep
 from harness.config import RunConfig
 from harness.errors import RecordError, UsageError
-from harness.records import LeakageRow, load_comparison, load_predictions
+from harness.pair_remarks import pair_remarks
+from harness.records import LeakageRow, load_comparison
 from harness.registry import add_plugin_file
 from harness.runner import run
 from harness.tables import plain_text
@@ -72,11 +71,13 @@ def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Go:
     for file in (PLUGINS / "beeps.py", PLUGINS / "told.py", tmp_path / "sayer.py"):
         add_plugin_file(file)
 
-    def make(variant: str, right: set[int], n: int = 40, task: str = "beeps", **values: Any) -> Path:
-        said = {f"beep-{k:02d}": RIGHT[k % 3] if k in right else RIGHT[(k + 1) % 3] for k in range(n)}
+    def make(
+        variant: str, right: set[int], n: int = 40, task: str = "beeps", failing: int | None = None, **values: Any
+    ) -> Path:
+        said = {f"beep-{k:02d}": RIGHT[k % 3] if k in right else RIGHT[(k + 1) % 3] for k in range(n) if k != failing}
         if task == "told":
             said = {f"beep-{k}": f"beep number {k} is heard" if k in right else "noise" for k in range(n)}
-        file = tmp_path / f"{variant}-{task}-{len(right)}-{n}.json"
+        file = tmp_path / f"{variant}-{task}-{len(right)}-{n}-{failing}.json"
         file.write_text(json.dumps(said))
         config = RunConfig(
             "sayer",
@@ -329,9 +330,24 @@ def test_a_metric_that_is_not_available_is_no_number(go: Go) -> None:
 
 
 def test_an_item_that_failed_is_compared_as_wrong(go: Go) -> None:
-    folder = go("a", set(range(40)))
-    assert all(line.status == "ok" for line in load_predictions(folder))
-    assert math.isclose(only(folder, go("b", set(range(39)))).difference or 0.0, -1 / 40)
+    row = only(go("a", set(range(40))), go("b", set(range(40)), failing=7))
+    assert (row.first, row.second, row.n_items) == (1.0, 39 / 40, 40)
+    assert (row.n_flipped, row.n_first_only, row.n_second_only) == (1, 1, 0)
+
+
+def test_items_that_came_out_another_way_are_counted_though_both_are_wrong(go: Go) -> None:
+    one, other = _finished(go("a", set(range(20)))), _finished(go("b", set(range(9, 22))))
+    row = _compared(one, other, "exact", "accuracy", 100, 0)
+    assert (row.n_flipped, row.n_first_only, row.n_second_only) == (11, 9, 2)
+    wrong = other.predictions[39].model_copy(update={"text": "no beep at all"})
+    changed = replace(other, predictions=(*other.predictions[:39], wrong))
+    row = _compared(one, changed, "exact", "accuracy", 100, 0)
+    assert (row.n_flipped, row.n_first_only, row.n_second_only) == (12, 9, 2)
+
+
+def test_transcripts_flip_with_their_words(go: Go) -> None:
+    row = only(go("a", set(range(5)), task="told"), go("b", set(range(38)), task="told"))
+    assert (row.n_flipped, row.n_first_only) == (33, None)
 
 
 def test_the_command_prints_the_table(go: Go, capsys: pytest.CaptureFixture[str]) -> None:
@@ -386,15 +402,36 @@ def test_the_same_comparison_again_is_the_same_record(go: Go) -> None:
 
 def test_a_protocol_that_one_run_alone_follows_is_said(go: Go) -> None:
     one, other = _finished(go("a", {1})).record, _finished(go("b", {1, 2})).record
-    assert _warnings(one, other) == []
-    said = _warnings(one.model_copy(update={"protocol": "ltu"}), other)
+    assert pair_remarks(one, other) == []
+    said = pair_remarks(one.model_copy(update={"protocol": "ltu"}), other)
     assert said == ["beeps: the runs follow different protocols: sayer:a by protocol ltu, sayer:b by none."]
+
+
+def test_what_differs_beside_the_models_is_said_with_both_values(go: Go) -> None:
+    one, other = _finished(go("a", {1})).record, _finished(go("b", {1, 2}, batch_size=1)).record
+    model = {"parameters": {"encoder": 106}, "audio_tokens_per_s": 6.25, "generation": {"temperature": 0.1}}
+    alike = one.model.model_copy(update={"parameters": {"encoder": 100}})
+    larger = other.model.model_copy(update=model)
+    said = pair_remarks(one.model_copy(update={"model": alike}), other.model_copy(update={"model": larger}))
+    assert said == [
+        "beeps: the runs also differ in parameters (100 and 106), audio tokens a second (none and 6.25), "
+        "batch_size (8 and 1), generation's temperature (none and 0.1)."
+    ]
+
+
+def test_parameters_within_five_percent_are_matched(go: Go) -> None:
+    record = _finished(go("a", {1})).record
+    one, other = (
+        record.model_copy(update={"model": record.model.model_copy(update={"parameters": {"all": n}})})
+        for n in (100, 105)
+    )
+    assert pair_remarks(one, other) == []
 
 
 def test_clips_that_a_model_learned_from_are_said(go: Go) -> None:
     one, other = _finished(go("a", {1})).record, _finished(go("b", {1, 2})).record
     heard = LeakageRow(learned_from=("beeps",), flagged={"beep-01": "beeps", "beep-02": "beeps"}, unchecked=())
-    (said,) = _warnings(one, other.model_copy(update={"leakage": heard}))
+    (said,) = pair_remarks(one, other.model_copy(update={"leakage": heard}))
     assert said.startswith("beeps: 2 of 40 clips, or their recordings, are among what sayer:b learned from")
 
 

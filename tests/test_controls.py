@@ -18,8 +18,9 @@ from harness.contracts import AudioItem
 from harness.control_sources import CONDITIONS, ChangedSource, SilentSource, control_items, other_clips
 from harness.controls import ControlsOutcome, controls_lines, controls_table, run_controls, sensitivity
 from harness.errors import RecordError, UsageError
-from harness.records import SCHEMA_FOLDER, ControlsRecord, Prediction, load_controls, load_predictions
+from harness.records import ControlsRecord, Prediction, load_controls, load_predictions
 from harness.registry import add_plugin_file
+from harness.schema_files import SCHEMA_FOLDER
 
 PLUGINS = Path(__file__).parent / "plugins"
 RATE_HZ = 100

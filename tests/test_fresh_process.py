@@ -75,6 +75,12 @@ def abort_for_memory():
     os.abort()
 
 
+def abort_with_stacks():
+    import faulthandler
+    faulthandler.enable()
+    os.abort()
+
+
 def leave():
     print("last words", file=sys.stderr, flush=True)
     os._exit(7)
@@ -128,6 +134,7 @@ def test_threads_are_pinned_in_every_pool(monkeypatch: pytest.MonkeyPatch) -> No
         ("leave", "error", "exit code 7: last words"),
         ("nan", "error", "ValueError: Out of range float values are not JSON compliant"),
         ("abort_for_memory", "out_of_memory", "terminate called after throwing an instance of 'std::bad_alloc'"),
+        ("abort_with_stacks", "killed", "by signal SIGABRT: Fatal Python error: Aborted"),
         ("no_such_work", "error", "AttributeError: module 'work_for_tests' has no attribute 'no_such_work'"),
     ],
 )

@@ -23,7 +23,8 @@ from harness.frontier_probe import Subject, look
 from harness.frontier_rows import FrontierRecord, ProbeRow, Step, load_frontier, load_probes, schema_texts
 from harness.frontier_table import frontier_table
 from harness.noise_bursts import NoiseBursts
-from harness.records import SCHEMA_FOLDER, ModelRow
+from harness.records import ModelRow
+from harness.schema_files import SCHEMA_FOLDER
 
 PLUGIN = Path(__file__).parent / "plugins" / "breaker.py"
 LADDER = Ladder(10.0, 3600.0)

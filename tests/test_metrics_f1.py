@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from harness.contracts import Decision, Scored
-from harness.label_sets import SetDecision
 from harness.measuring import BoundMetric
 from harness.metrics.macro_f1 import macro_f1
 from harness.metrics.micro_f1 import micro_f1
@@ -99,7 +98,7 @@ def set_items(seed: int, n: int = 60) -> list[Scored]:
     items = []
     for number in range(n):
         said = tuple(sorted(rng.sample(LABELS, rng.randint(0, 4))))
-        decision = SetDecision(said[0] if len(said) == 1 else None, labels=said)
+        decision = Decision(said[0] if len(said) == 1 else None, labels=said)
         references = tuple(rng.sample(LABELS[:6], rng.randint(1, 3)))
         items.append(Scored("x", references, f"c{number // 2}", rng.random() < 0.9, decision))
     return items
@@ -111,7 +110,7 @@ def test_f1_of_sets_of_labels_equals_scikit_learns(metric: Callable[..., float],
 
     items = set_items(2)
     truth = np.array([[label in each.references for label in LABELS] for each in items]).astype(int)
-    said = [each.decision.labels if each.answered else () for each in items]  # type: ignore[attr-defined]
+    said = [each.decision.decided() if each.answered else () for each in items]
     decided = np.array([[label in each for label in LABELS] for each in said]).astype(int)
     expected = f1_score(truth, decided, average=average, zero_division=np.nan)
     assert metric(items) == pytest.approx(expected, abs=1e-12)

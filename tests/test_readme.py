@@ -25,10 +25,39 @@ def test_the_numbers_in_readme_are_those_of_the_reference_records() -> None:
     assert filled_in(README, REPOSITORY / "results" / "reference") == README
 
 
+def test_readme_opens_with_the_two_figures_and_the_main_table() -> None:
+    opening = README[: README.index("## What the output means")]
+    assert [opening.count(mark) for mark in ("](results/figures/", "<!-- generated: main -->")] == [2, 1]
+    models = re.findall(r"^\| ([\w:]+) \| ", opening, re.MULTILINE)
+    assert {"ssalm:tiny", "ltu:tiny", "hybrid:tiny", "ast_mamba:tiny", "majority", "chance"} <= set(models)
+
+
+def test_the_main_table_is_the_one_that_report_writes() -> None:
+    part = README[README.index("<!-- generated: main -->") : README.index("<!-- end generated: main -->")]
+    written = (REPOSITORY / "results" / "tables" / "main-starter.md").read_text(encoding="utf-8")
+    rows = [
+        [line.replace("\\", "") for line in text.splitlines() if line.startswith("| ")][2:] for text in (part, written)
+    ]
+    assert rows[0] == rows[1] and rows[0]
+
+
+def test_results_that_are_not_whole_make_no_readme(tmp_path: Path) -> None:
+    torn = tmp_path / "runs" / "ssalm-tiny" / "esc50" / "20260101T000000Z-00000000"
+    torn.mkdir(parents=True)
+    (torn / "record.json").write_text('{"schema_version"')
+    with pytest.raises(RecordError, match="whole results alone"):
+        filled_in(README, tmp_path)
+
+
+def test_a_part_without_its_records_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match="no run"):
+        filled_in("<!-- generated: needle -->\n<!-- end generated: needle -->", tmp_path)
+
+
 def test_a_part_that_nothing_makes_is_an_error() -> None:
     text = "<!-- generated: weather -->\n<!-- end generated: weather -->"
     with pytest.raises(RecordError, match="weather"):
-        filled_in(text, REPOSITORY)
+        filled_in(text, REPOSITORY / "results")
 
 
 @pytest.fixture(scope="module")

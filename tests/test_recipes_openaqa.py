@@ -21,13 +21,13 @@ from harness import registry
 from harness.audio import FileSource
 from harness.contracts import Query, Question
 from harness.curriculum import CurriculumConfig, Lesson, PreparedCurriculum, linear_rate
+from harness.curve import CURVE
 from harness.errors import MissingDataError, OptionError, RecordError, UsageError
 from harness.feature_cache import FeatureCache, FeatureReader
 from harness.recipes import openaqa as recipe
 from harness.recipes._openaqa_items import AudioFolders, OpenAqaItem, read_items
 from harness.recipes._openaqa_order import OrderedLessons
 from harness.staged_training import StagedTrainer
-from harness.training import CURVE
 
 MODELS = ("ssalm", "ltu")
 TONES = {"a low tone": 200, "a middle tone": 1000, "a high tone": 3000}
@@ -410,6 +410,14 @@ def test_token_losses_are_those_of_one_text_after_the_other(name: str) -> None:
     assert found.rows_N.tolist() == [0, 0, 0, 1, 1]
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_a_clip_of_any_length_is_cut_or_padded_to_one_length(name: str) -> None:
+    model = registry.create("models", name).value
+    model.load("cpu", "float32")
+    lengths = [len(model.features(np.ones(seconds * 16_000, np.float32))) for seconds in (1, 5, 12)]
+    assert len(set(lengths)) == 1
+
+
 def test_a_text_is_cut_at_the_limit_and_its_end_token_with_it() -> None:
     model = registry.create("models", "ltu").value
     model.load("cpu", "float32")
@@ -610,7 +618,15 @@ def test_a_training_from_the_cache_takes_the_same_steps(toy: Path, tmp_path: Pat
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("batch_size", 0), ("max_steps", 0), ("precision", "int8"), ("max_text_tokens", 1), ("lora_dropout", 1.0)],
+    [
+        ("batch_size", 0),
+        ("max_steps", 0),
+        ("precision", "int8"),
+        ("max_text_tokens", 1),
+        ("lora_dropout", 1.0),
+        ("gradient_clip", float("inf")),
+        ("weight_decay", -1.0),
+    ],
 )
 def test_a_configuration_out_of_range_is_refused(field: str, value: object) -> None:
     with pytest.raises(UsageError, match=field):

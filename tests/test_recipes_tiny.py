@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -43,7 +44,9 @@ class _Mute:
 
 def _stream(task: Task, seed: int = 0) -> recipe.ExampleStream:
     recordings = recipe.load_recordings(_starter("train")[:6])
-    config = replace(recipe.DEFAULTS, steps=5, second_share=0.2, batch_size=6, second_batch_size=6, seed=seed)
+    config = replace(
+        recipe.DEFAULTS, steps=5, second_share=0.2, batch_size=6, second_batch_size=6, second_pool=6, seed=seed
+    )
     return recipe.ExampleStream(recordings, recipe.load_nameless()[:3], task, _Mute(), config)
 
 
@@ -187,12 +190,24 @@ def test_a_first_round_over_a_fold_that_is_now_held_out_is_refused() -> None:
         recipe.check_same_first_round(_config_of(), wanted)
 
 
-@pytest.mark.parametrize(("field", "value"), [("seed", 1), ("steps", 100), ("learning_rate", 0.1)])
+@pytest.mark.parametrize(("field", "value"), [("steps", 100), ("learning_rate", 0.1)])
 def test_a_first_round_of_other_settings_is_refused(field: str, value: object) -> None:
     wanted = {"clips_sha256": "a", "hold_out_fold": None, **recipe.first_round_of(recipe.DEFAULTS)}
     recipe.check_same_first_round(_config_of(), wanted)
     with pytest.raises(OptionError, match="first_round" if field == "steps" else field):
         recipe.check_same_first_round(_config_of(**{field: value}), wanted)
+
+
+def test_a_first_round_of_another_seed_is_taken_over_and_told(shared_data: Path, tmp_path: Path) -> None:
+    root = shared_data / "esc50_folds1-4"
+    about = recipe.tiny().prepare(recipe.DEFAULTS, root).about
+    (tmp_path / "config.json").write_text(json.dumps({**about, **asdict(replace(recipe.DEFAULTS, seed=7))}))
+    (tmp_path / "first_round.safetensors").write_bytes(b"weights")
+    taken = [
+        recipe.tiny(hearing_from=str(tmp_path)).prepare(replace(recipe.DEFAULTS, seed=seed), root).about
+        for seed in (1, 7)
+    ]
+    assert taken[0]["hearing_seed"] == 7 and "hearing_seed" not in taken[1]
 
 
 def test_without_a_teacher_there_is_one_round_alone() -> None:

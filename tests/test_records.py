@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from harness.errors import RecordError
 from harness.records import (
     PREDICTIONS_FILE,
-    SCHEMA_FOLDER,
+    Counts,
     Prediction,
     PredictionWriter,
     canonical_sha256,
@@ -25,6 +25,7 @@ from harness.records import (
     schema_texts,
     write_atomically,
 )
+from harness.schema_files import SCHEMA_FOLDER
 
 
 def _prediction(item_id: str, **values: Any) -> Prediction:
@@ -128,3 +129,8 @@ def test_notes_on_clips_are_counted_by_kind() -> None:
 
 def test_the_hash_of_plain_data_does_not_depend_on_the_order_of_keys() -> None:
     assert canonical_sha256({"a": 1, "b": [2]}) == canonical_sha256({"b": [2], "a": 1})
+
+
+def test_a_record_of_before_cut_answers_were_counted_does_not_say_that_there_were_none() -> None:
+    told = count_outcomes([]).model_dump(exclude={"n_answers_cut"})
+    assert Counts.model_validate(told).n_answers_cut is None

@@ -8,301 +8,33 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from harness.cli import main
-from harness.frontier_rows import FrontierRecord, FrontierRow, ProbeRow
-from harness.records import (
-    ComparedRuns,
-    ComparisonRecord,
-    ComparisonRow,
-    ConditionRow,
-    ControlsRecord,
-    GainRow,
-    LabelRow,
-    Prediction,
-    RunRecord,
-    canonical_sha256,
-    count_outcomes,
-    load_record,
-    predictions_sha256,
-    to_json,
-    write_record,
-)
+from harness.records import load_record, write_record
 from harness.report.loading import load_all
 from harness.report.run_plots import confusion_shares, pareto_front
 from harness.report.style import looks
 from harness.report.writing import make_report
 from harness.results_frame import load_results
 from harness.scaling_curves import BY_NAME
-from harness.scaling_rows import PointRow, ScalingRecord, append_point
-from harness.scores import compute_scores
+from tests.report_results import (
+    BASE,
+    N,
+    answers,
+    needle_metadata,
+    write_compared,
+    write_comparison,
+    write_controls,
+    write_frontier,
+    write_run,
+    write_scaling,
+    write_streaming,
+)
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-REFERENCE = REPOSITORY / "results" / "reference"
-LABELS = ("dog", "rain", "siren")
-N = 12
-RIGHT = tuple(LABELS[number % 3] for number in range(N))
 SPITEFUL = "</script><script>alert(1)</script> \\input{secret} | `x` **dog**"
-
-
-def _base() -> RunRecord:
-    """A record of the repository, to change: its machine and versions are as good as any."""
-    path = sorted((REFERENCE / "runs").glob("ssalm-tiny/esc50/*/record.json"))[0]
-    record = load_record(path.parent)
-    assert record is not None
-    return record
-
-
-BASE = _base()
-
-
-def _predictions(answers: Sequence[str], metadata: Sequence[dict[str, Any]] = ()) -> list[Prediction]:
-    return [
-        Prediction(
-            item_id=f"clip{number}",
-            cluster=f"recording{number}",
-            references=(RIGHT[number],),
-            status="ok",
-            text=text,
-            audio_identity=f"audio{number}",
-            prompt_sha256=BASE.prompt.sha256,
-            batch_index=0,
-            duration_s=5.0,
-            n_answer_tokens=2,
-            answer_s=0.5,
-            metadata=metadata[number] if metadata else {},
-        )
-        for number, text in enumerate(answers)
-    ]
-
-
-def _write_predictions(folder: Path, predictions: Sequence[Prediction]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(p.model_dump(mode="json")) for p in predictions]
-    (folder / "predictions.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def write_run(
-    results: Path,
-    model: str,
-    answers: Sequence[str],
-    *,
-    task: str = "esc50",
-    origin: str = "starter",
-    scorers: Sequence[str] = ("exact",),
-    started: str = "2026-01-01T00:00:00Z",
-    n_parameters: int = 1000,
-    metadata: Sequence[dict[str, Any]] = (),
-    **changes: Any,
-) -> Path:
-    """A finished run of a model that gave these answers."""
-    name, _, variant = model.partition(":")
-    run_id = canonical_sha256({"asked": [model, task, origin, started], "answers": list(answers)})[:8]
-    folder = results / "runs" / model.replace(":", "-") / task / f"{started.replace(':', '').replace('-', '')}-{run_id}"
-    predictions = _predictions(answers, metadata)
-    _write_predictions(folder, predictions)
-    labels = tuple(LabelRow(name=label, text=label) for label in LABELS)
-    scores = [row for scorer in scorers for row in compute_scores(predictions, labels, scorer, ["accuracy"])]
-    named = {"name": name, "variant": variant, "options_passed": {}, "parameters": {"all": n_parameters}}
-    asked = {"name": task, "origin": origin, "n_found": N, "n_declared": N, "labels": labels, "metrics": ("accuracy",)}
-    record = BASE.model_copy(
-        update={
-            "run_id": run_id,
-            "identity_sha256": run_id * 8,
-            "model": BASE.model.model_copy(update={**named, "trained_on": ""}),
-            "task": BASE.task.model_copy(update=asked),
-            "sessions": (BASE.sessions[0].model_copy(update={"started_utc": started}),),
-            "counts": count_outcomes(predictions),
-            "predictions_sha256": predictions_sha256(folder),
-            "scores": tuple(scores),
-            "leakage": None,
-            **changes,
-        }
-    )
-    write_record(folder, record)
-    return folder
-
-
-def answers(n_right: int, wrong: str = "dog") -> list[str]:
-    """So many right answers from the start, then one that is wrong where it is not by chance right."""
-    return [*RIGHT[:n_right], *[wrong if right != wrong else "rain" for right in RIGHT[n_right:]]]
-
-
-def _needle_metadata() -> list[dict[str, Any]]:
-    return [{"length_s": float(10 + 10 * (n // 6)), "depth": (n // 2 % 3) / 2, "snr_db": 0.0} for n in range(N)]
-
-
-# --- other kinds of results ------------------------------------------------------------------------------------------
-
-SPREAD = {"median": 1.0, "low": 0.9, "high": 1.1, "n_samples": 3}
-
-
-def point(model: str, seconds: float, total_s: float, flops: int) -> PointRow:
-    """A point whose answer took so long, with a peak that grows as its time does."""
-    work = {"flops": flops, "macs": flops // 2, "other": 0, "parts": {}}
-    samples = [total_s * share for share in (0.9, 1.0, 1.1)]
-    key = {"model": model, "variant": "tiny", "options": {}, "fingerprint": model, "step": "infer", "seconds": seconds}
-    conditions = {"batch_size": 1, "n_tokens": 4, "device": "cpu", "dtype": "float32", "threads": 2}
-    measured = {
-        "description": BASE.model.model_dump(mode="json"),
-        "kernels": {},
-        "load_s": 1.0,
-        "first_call_s": 1.0,
-        "total": {"median": total_s, "low": None, "high": None, "n_samples": 3},
-        **dict.fromkeys(("first_token", "per_token", "prefill", "device_time"), None),
-        "noise": "",
-        "real_time_factor": total_s / seconds,
-        "clips_per_s": 1 / total_s,
-        "answer_tokens_per_s": 4 / total_s,
-        "work": work,
-        "work_missing": "",
-        "flops_per_s": flops / total_s,
-        "memory": {
-            "model": 100,
-            "peak": {"allocated": int(1e6 * total_s) + 200, "reserved": None, "process": 10**8, "device": None},
-            "base": 0,
-            "reasons": {},
-        },
-        "components": [{"component": "encoder", "seconds": SPREAD, "work": work, "flops_per_s": 1.0, "peak": None}],
-        "state": {
-            "n_tokens": 4,
-            "growing": 0 if model == "ssalm" else 64,
-            "constant": 8,
-            "formula_growth_per_token": 0.0,
-            "measured_growth_per_token": 0.0,
-        },
-        "energy": None,
-        "energy_missing": "no counter",
-        "tokens_sha256": None,
-        "tokens_alike": None,
-        "samples": {
-            "total_s": samples,
-            "first_token_s": [],
-            "per_token_s": [],
-            "component_s": {},
-            "device_s": [],
-            "token_s": [],
-        },
-    }
-    told = {"outcome": "ok", "message": "", "exit_code": 0, "wall_s": 1.0, "started_utc": "now", "position": 0}
-    return PointRow.model_validate({"key": {**key, **conditions}, **told, "measured": measured})
-
-
-def write_scaling(results: Path) -> None:
-    """A state-space model whose time is 40 s, and a transformer whose time is s^2: they cross at 40 s."""
-    folder = results / "scaling" / "20260101T000000Z-5ca1e000"
-    folder.mkdir(parents=True)
-    for seconds in (10.0, 20.0, 50.0, 100.0):
-        append_point(folder, point("ssalm", seconds, 40 * seconds, int(1e6 * seconds)))
-        append_point(folder, point("ltu", seconds, seconds**2, int(1e5 * seconds**2)))
-    told = {"record_id": "5ca1e000", "conditions": {}, "prompt": "What?", "sessions": []}
-    record = ScalingRecord.model_validate({**told, "environment": BASE.environment.model_dump(mode="json")})
-    (folder / "record.json").write_text(to_json(record))
-
-
-def write_frontier(results: Path) -> None:
-    """A model that breaks for memory at 320 s, and one that passed the search's longest."""
-    folder = results / "frontier" / "20260101T000000Z-f0000000"
-    folder.mkdir(parents=True)
-    probes = []
-    for model, length_s, kind in (("ltu", 160.0, "ok"), ("ltu", 320.0, "out_of_memory"), ("ssalm", 3600.0, "ok")):
-        empty = dict.fromkeys(("exit_code", "answer", "proof_wall_s", "proof", "second_way"), None)
-        told = {"message": "", "started_utc": "now", "answer_wall_s": 1.0, "step": "growth", **empty}
-        probes.append(ProbeRow.model_validate({"model": f"{model}:tiny", "length_s": length_s, "kind": kind, **told}))
-    (folder / "probes.jsonl").write_text("".join(f"{json.dumps(p.model_dump(mode='json'))}\n" for p in probes))
-    rows = []
-    for name, edge_s, at_s, by in (("ltu", 160.0, 320.0, "out_of_memory"), ("ssalm", 3600.0, None, None)):
-        model = BASE.model.model_copy(update={"name": name, "variant": "tiny"})
-        broken = {"breaks_at_s": at_s, "breaks_by": by, "breaks_message": ""}
-        told = {"options": {}, "edge_s": edge_s, "n_passes": 1, "n_probes": 2, "wall_s": 1.0, **broken}
-        rows.append(FrontierRow.model_validate({"model": model.model_dump(mode="json"), **told}))
-    config = {"memory_bytes": 2**30, "time_limit_s": 60.0, "device": "cpu", "dtype": "float32", "threads": 2}
-    record = FrontierRecord(
-        command=("lalm-harness", "frontier"),
-        config={**config, "ladder": {"shortest_s": 10.0}},
-        memory_cap="RLIMIT_DATA",
-        prompt="What?",
-        labels=LABELS,
-        audio="noise",
-        environment=BASE.environment,
-        started_utc="2026-01-01T00:00:00Z",
-        ended_utc="2026-01-01T00:01:00Z",
-        rows=tuple(rows),
-    )
-    (folder / "record.json").write_text(to_json(record))
-
-
-def write_controls(results: Path, run: Path) -> None:
-    """Controls of the run's model: nine of twelve right with the audio, a third without."""
-    record = load_record(run)
-    assert record is not None
-    folder = results / "controls" / run.relative_to(results / "runs")
-    conditions = []
-    for name, given in (("real", answers(9)), ("silence", ["dog"] * N)):
-        predictions = _predictions(given)
-        _write_predictions(folder / name, predictions)
-        scores = tuple(compute_scores(predictions, record.task.labels, "exact", ["accuracy"]))
-        counts = count_outcomes(predictions)
-        sha = predictions_sha256(folder / name)
-        conditions.append(ConditionRow(name=name, summary="", predictions_sha256=sha, counts=counts, scores=scores))
-    interval = conditions[0].scores[0].interval
-    real, control = (row.scores[0].value for row in conditions)
-    assert real is not None and control is not None
-    gained = {"best_control": "silence", "control": control, "gain": real - control, "interval": interval}
-    shared = record.model_dump(include=set(ControlsRecord.model_fields) & set(RunRecord.model_fields))
-    controls = ControlsRecord.model_validate(
-        {
-            **shared,
-            "started_utc": "2026-01-01T00:00:00Z",
-            "ended_utc": "2026-01-01T00:01:00Z",
-            "wall_s": 1.0,
-            "notes": (),
-            "conditions": conditions,
-            "gains": (GainRow(scorer="exact", metric="accuracy", real=real, **gained),),
-            "sensitivity": None,
-        }
-    )
-    (folder / "controls.json").write_text(to_json(controls))
-
-
-def write_comparison(results: Path, first: Path, second: Path, better: str) -> None:
-    """A paired test of two runs by `exact`."""
-    one, other = load_record(first), load_record(second)
-    assert one is not None and other is not None
-    pair = ComparedRuns(
-        task=one.task.name,
-        first_folder=str(first),
-        second_folder=str(second),
-        first_run_id=one.run_id,
-        second_run_id=other.run_id,
-        first_predictions_sha256=one.predictions_sha256,
-        second_predictions_sha256=other.predictions_sha256,
-    )
-    values = {"first": 1.0, "second": 0.5, "difference": -0.5, "interval": one.scores[0].interval}
-    tested = {"test": "exact McNemar", "p_value": 0.5, "p_holm": 0.5, "better": better, "unavailable": None}
-    named = {"task": f"{one.task.name} (starter)", "scorer": "exact", "metric": "accuracy", "n_items": N}
-    row = ComparisonRow.model_validate({**named, "n_clusters": N, **values, **tested})
-    record = ComparisonRecord(
-        comparison_id="c0000000",
-        asked={},
-        command=("lalm-harness", "compare"),
-        created_utc="2026-01-01T00:00:00Z",
-        environment=BASE.environment,
-        first="A",
-        second="B",
-        level=0.05,
-        runs=(pair,),
-        comparisons=(row,),
-        remarks=(),
-    )
-    folder = results / "compare" / "20260101T000000Z-c0000000"
-    folder.mkdir(parents=True)
-    (folder / "record.json").write_text(to_json(record))
 
 
 @pytest.fixture(scope="module")
@@ -310,16 +42,18 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Results of every kind."""
     results = tmp_path_factory.mktemp("results")
     best = write_run(results, "ssalm:tiny", answers(12), n_parameters=3000)
-    write_run(results, "ltu:tiny", answers(11), n_parameters=2000)
+    second = write_run(results, "ltu:tiny", answers(11), n_parameters=2000)
     write_run(results, "chance", answers(2), n_parameters=0)
     write_run(results, "odd_one", [*answers(11)[:-1], SPITEFUL])
     write_run(results, "ssalm:tiny", answers(9), task="speech_commands")
     write_run(results, "ssalm:tiny", answers(9), origin="official")
     for model, n in (("ssalm:tiny", 12), ("ltu:tiny", 6)):
-        write_run(results, model, answers(n), task="needle", origin="generated", metadata=_needle_metadata())
+        write_run(results, model, answers(n), task="needle", origin="generated", metadata=needle_metadata())
     write_scaling(results)
     write_frontier(results)
+    write_streaming(results)
     write_controls(results, best)
+    write_compared(results, best, second)
     training = results / "training" / "ssalm-tiny" / "tiny-seed0"
     training.mkdir(parents=True)
     lines = [json.dumps({"step": 100 * n, "text_loss": 3 / n, "learning_rate": 1e-3}) for n in range(1, 20)]
@@ -486,7 +220,7 @@ def test_the_tables_of_costs_hold_what_was_measured(written: Path) -> None:
     crossing = (tables / "scaling-crossovers.csv").read_text()
     assert re.search(rf"ssalm:tiny,ltu:tiny,whole model,.*{BY_NAME['total'].title},\"?40 s", crossing)
     assert _row(tables / "frontier.md", "ltu:tiny")["breaks at"] == "5 min 20 s"
-    assert _row(tables / "audio-gain.md", "ssalm:tiny")["audio gain"].startswith("+41.7 [")
+    assert _row(tables / "audio-gain.md", "ssalm:tiny")["audio gain"].startswith("+75.0 [")
 
 
 # --- figures ---------------------------------------------------------------------------------------------------------
@@ -494,7 +228,8 @@ def test_the_tables_of_costs_hold_what_was_measured(written: Path) -> None:
 
 def test_every_kind_of_result_has_its_figure(written: Path) -> None:
     names = {path.stem for path in written.glob("figures/*.svg")}
-    kinds = ("accuracy-", "pareto-", "confusion-", "needle-", "scaling", "frontier", "training", "controls-")
+    kinds = ("accuracy-", "pareto-", "confusion-", "needle-", "scaling", "frontier", "streaming")
+    kinds += ("training", "controls-", "comparisons")
     assert [kind for kind in kinds if not any(name.startswith(kind) for name in names)] == []
     for suffix in ("pdf", "png", "json"):
         assert {path.stem for path in written.glob(f"figures/*.{suffix}")} == names

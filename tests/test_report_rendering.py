@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 import shutil
 import subprocess
@@ -11,18 +12,25 @@ from pathlib import Path
 
 import pytest
 
+from harness.errors import RecordError
+from harness.latex import latex_escaped
+from harness.report.loading import load_all
 from harness.report.rendering import (
     ReportTable,
     Source,
     file_name,
-    latex_escaped,
     markdown_escaped,
     sources_note,
     to_csv,
     to_latex,
     to_markdown,
 )
+from harness.report.verifying import verify_report
+from harness.report.writing import load_sidecar, make_report, stale_files, write_report
+from harness.scaling_tables import to_latex as scaling_latex
+from harness.tables import Table
 
+REPOSITORY = Path(__file__).resolve().parents[1]
 NASTY = 'a_b & 50 % #1 $x^2$ {~} \\input{x} <b>|</b> *c* `d` [e](http://f) "g" \u2028 \n ü ж'
 TABLE = ReportTable(
     name="nasty",
@@ -65,22 +73,31 @@ def test_latex_rows_have_the_columns_that_were_declared() -> None:
     assert all(line.endswith(r"\\") for line in body)
 
 
-@pytest.mark.parametrize("ending", ["tex"])
-def test_latex_compiles(ending: str, tmp_path: Path) -> None:
+def _compile(page: str, folder: Path) -> None:
     compiler = shutil.which("pdflatex")
     if compiler is None:
         pytest.skip("there is no pdflatex on this machine")
     start = "\\documentclass{article}\\usepackage{booktabs}\\usepackage[T1]{fontenc}\\usepackage{textcomp}"
-    page = f"{start}\\begin{{document}}\n{to_latex(TABLE)}\n\\end{{document}}\n"
-    (tmp_path / f"page.{ending}").write_text(page)
+    (folder / "page.tex").write_text(f"{start}\\begin{{document}}\n{page}\n\\end{{document}}\n", encoding="utf-8")
     done = subprocess.run(
         [compiler, "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "page.tex"],
-        cwd=tmp_path,
+        cwd=folder,
         capture_output=True,
         timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stdout.decode(errors="replace")[-2000:]
+
+
+def test_latex_compiles_whatever_stands_in_a_cell(tmp_path: Path) -> None:
+    rows = Table((NASTY, "b"), ((NASTY, "2"), ("[x]", "3")))
+    _compile(f"{to_latex(TABLE)}\\newpage\n{scaling_latex(rows)}", tmp_path)
+
+
+def test_every_table_in_the_repository_compiles(tmp_path: Path) -> None:
+    tables = sorted((REPOSITORY / "results").rglob("*.tex"))
+    assert tables
+    _compile("\\newpage\n".join(path.read_text(encoding="utf-8") for path in tables), tmp_path)
 
 
 def test_csv_gives_back_what_was_put_in() -> None:
@@ -102,3 +119,29 @@ def test_names_that_differ_give_files_that_differ() -> None:
     assert file_name("accuracy", "official", "", "exact") == "accuracy-official-exact"
     assert file_name("a", "ltu[cut=x]") != file_name("a", "ltu(cut=x)")
     assert "/" not in file_name("../a", "b/c")
+
+
+# --- sidecars --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("content", ['{"files": {', '{"made_by": "lalm-harness report"}', "[]", '{"files": ["a.csv"]}'])
+def test_a_damaged_sidecar_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(RecordError, match=r"a\.json"):
+        load_sidecar(tmp_path / "a.json")
+
+
+def test_a_sidecar_without_a_list_of_files_is_named_before_anything_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"made_by": "lalm-harness report"}')
+    with pytest.raises(RecordError, match=r"a\.json"):
+        stale_files(tmp_path, set())
+
+
+def test_a_sidecar_that_names_no_file_is_a_difference(tmp_path: Path) -> None:
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "results").mkdir()
+    results = load_all(tmp_path / "results")
+    write_report(make_report(results), tmp_path)
+    (path, *_) = sorted(tmp_path.glob("tables/*.json"))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"files": {}}))
+    assert f"{path}: names no file that it stands beside" in verify_report(results, tmp_path).differences

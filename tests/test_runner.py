@@ -12,10 +12,11 @@ import pytest
 from harness.config import FailureLimit, RunConfig
 from harness.errors import PluginError, RecordError, UnknownNameError, UsageError
 from harness.plan import make_plan
-from harness.records import SCHEMA_FOLDER, Prediction, load_predictions
+from harness.records import Prediction, load_predictions
 from harness.registry import add_plugin_file
 from harness.run_folder import locked
 from harness.runner import RunOutcome, run
+from harness.schema_files import SCHEMA_FOLDER
 from harness.scores import score_run
 
 PLUGINS = Path(__file__).parent / "plugins"

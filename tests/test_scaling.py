@@ -16,7 +16,7 @@ import pytest
 from harness.errors import PluginError, UsageError
 from harness.flop_counting import CoverageError
 from harness.fresh_process import Outcome, kind_of, run_fresh
-from harness.records import SCHEMA_FOLDER
+from harness.point_summary import noise_text
 from harness.registry import add_plugin_file
 from harness.scaling import ScalingConfig, ScalingOutcome, drawn_order, find_subject, scale
 from harness.scaling_curves import BY_NAME, growth_of, lines_of, pairs_of
@@ -31,6 +31,7 @@ from harness.scaling_rows import (
     schema_texts,
 )
 from harness.scaling_tables import crossover_table, growth_table, points_csv, points_table, to_latex, write_tables
+from harness.schema_files import SCHEMA_FOLDER
 
 PLUGIN = Path(__file__).parent / "plugins" / "costed.py"
 COVERED = {"formula_flops": {"encoder": 100}, "counted_flops": {"encoder": 100}, "uncovered": []}
@@ -237,6 +238,31 @@ def test_a_command_that_was_killed_in_the_middle_of_a_line_goes_on(tmp_path: Pat
     fresh = InThisProcess()
     _scale(_config(tmp_path), fresh)
     assert len(fresh.asked) == 1 and len(load_points(outcome.folder)) == 3
+
+
+WIDE = "half-width 9.0 % instead of 2 %"
+
+
+@pytest.mark.parametrize(
+    ("device", "complaint", "cpu_s", "noise"),
+    [
+        ("cpu", WIDE, (1.0,) * 10, f"{WIDE}; of processor time 0.0 %"),
+        ("cpu", "3 iterations instead of 10", (1.0,) * 3, "3 iterations instead of 10"),
+        ("cpu", "", (1.0, 2.0) * 5, ""),
+        ("cuda", WIDE, (1.0,) * 10, WIDE),
+    ],
+    ids=["steady", "too few", "quiet", "another device"],
+)
+def test_a_noisy_point_says_how_steady_the_processor_time_was(
+    device: str, complaint: str, cpu_s: tuple[float, ...], noise: str
+) -> None:
+    assert noise_text(device, complaint, cpu_s) == noise
+
+
+def test_every_iteration_has_its_processor_time(points: list[PointRow]) -> None:
+    for point in points:
+        assert point.measured is not None
+        assert len(point.measured.samples.cpu_s) == len(point.measured.samples.total_s)
 
 
 # --- records ---------------------------------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ import pytest
 
 from harness import registry
 from harness.contracts import Decision, Label, ScorableAnswer
-from harness.label_sets import decided_labels
 from harness.scorers.exact import exact
 
 
@@ -97,7 +96,7 @@ def test_no_scores_are_made_up() -> None:
     ],
 )
 def test_every_label_that_is_named_is_in_the_set(answer: str, labels: tuple[str, ...]) -> None:
-    assert decided_labels(decide(answer)) == labels
+    assert decide(answer).labels == labels
 
 
 def test_a_decision_of_several_labels_is_none_where_one_is_wanted() -> None:

@@ -130,6 +130,9 @@ def test_the_report_names_scorer_and_version() -> None:
         ([Decision("dog")], "1 decisions for 4 answers"),
         ([Decision("sea waves")] * 4, "no label's name"),
         ([Decision("dog", (0.1,))] * 4, "1 scores for 3 labels"),
+        ([Decision(None, labels=("dog", "sea waves"))] * 4, "no label's name"),
+        ([Decision("sea waves", labels=("dog",))] * 4, "no label's name"),
+        ([Decision(None, labels=("dog", "dog"))] * 4, "one label twice"),
     ],
 )
 def test_a_scorer_that_breaks_its_contract_is_named(decisions: list[Decision], message: str) -> None:

@@ -70,20 +70,31 @@ def test_answers_are_those_of_the_reference_record(outcome: RunOutcome) -> None:
     assert sum(found[item] != reference[item] for item in found) <= 4
 
 
-def _trained(model: str, name: str) -> Any:
-    return json.loads((REFERENCE / "training" / f"{model}-tiny" / "tiny-seed0" / name).read_text())
+def _trained(model: str, name: str, training: str = "tiny-seed0") -> Any:
+    return json.loads((REFERENCE / "training" / f"{model}-tiny" / training / name).read_text())
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_the_training_record_names_these_very_weights(model: str) -> None:
-    assert _trained(model, "record.json")["weights_sha256"] == hashlib.sha256(_weights(model).read_bytes()).hexdigest()
+    recorded = _trained(model, "record.json", "scenes-seed0")["weights_sha256"]
+    assert recorded == hashlib.sha256(_weights(model).read_bytes()).hexdigest()
 
 
-def test_all_learned_from_the_same_clips_by_the_same_recipe() -> None:
-    configs = [_trained(model, "config.json") for model in MODELS]
+@pytest.mark.parametrize("model", MODELS)
+def test_the_last_round_began_where_the_one_before_ended(model: str) -> None:
+    started = _trained(model, "config.json", "scenes-seed0")
+    assert started["start_weights_sha256"] == _trained(model, "record.json")["weights_sha256"]
+    assert started["start_model"] == model
+
+
+@pytest.mark.parametrize("training", ["tiny-seed0", "scenes-seed0"])
+def test_all_learned_from_the_same_clips_by_the_same_recipe(training: str) -> None:
+    configs = [_trained(model, "config.json", training) for model in MODELS]
     assert [config.pop("model") for config in configs] == list(MODELS)
     for config in configs:
-        del config["hearing_from_sha256"]
+        # What a training takes over is of its own encoder, or of its own model.
+        for taken_over in ("hearing_from_sha256", "start_weights_sha256", "start_model"):
+            config.pop(taken_over, None)
         # Which options there are differs: a LLaMA behind an AST has no scan to choose.
         assert config.pop("model_options")["variant"] == "tiny"
     assert all(config == configs[0] for config in configs)

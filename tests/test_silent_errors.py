@@ -3,7 +3,10 @@
 The list is that of a survey of 21 harnesses for language models that hear. Errors that others of our tests inject are
 not repeated: a kill in the middle of a run (test_resume), files that cannot be heard (test_bad_audio), runs that do not
 pair (test_compare), an answer that does not depend on the audio (test_controls), a caption tool that is missing or
-fails (test_scoring_texts, test_captioning_*).
+fails (test_scoring_texts, test_captioning_*), a part of a set that passes for the whole (test_tables), data that is
+not what was published (test_official_layouts, test_verify), one instance a caption (test_tasks_audiocaps), a
+registered name that leads nowhere (test_plugins), weights that fit in part (test_nn_checkpoint). Every clip here is
+shorter than 0.1 s, which one harness skips.
 """
 
 from __future__ import annotations
@@ -20,10 +23,10 @@ import soundfile
 from harness import checks
 from harness.cli import main
 from harness.config import RunConfig
-from harness.contracts import Label, ScorableAnswer
-from harness.errors import RecordError
+from harness.contracts import Label, ScorableAnswer, Task
+from harness.errors import PluginError, RecordError
 from harness.records import load_predictions
-from harness.registry import add_plugin_file
+from harness.registry import add_plugin_file, create, names
 from harness.runner import RunOutcome, run
 from harness.scorers.exact import exact
 from harness.scores import score_run
@@ -63,6 +66,10 @@ class Spoiler:
             return Answer("", label_scores=None if scores is None else (math.nan,) * len(scores))
         if self.way == "cut":
             return Answer(name, label_scores=scores, frames_total=3000, frames_heard=1000)
+        if self.way == "is cut short":
+            return Answer(name, label_scores=scores, stopped="length")
+        if self.way == "echoes":
+            return Answer(query.prompt, label_scores=scores)
         if self.way == "mumbles":
             return Answer("something", label_scores=scores)
         if self.way == "by batch":
@@ -170,6 +177,21 @@ def test_what_scorers_could_not_read_has_a_column(go: Go) -> None:
     assert [row[table.header.index("unparsed")] for row in table.rows] == ["12", "0"]
 
 
+def test_a_question_that_comes_back_names_nothing(go: Go) -> None:
+    # So do models to which no audio gets; the question itself is "Which beep is it: low beep, middle beep or ...".
+    row = next(row for row in go("echoes", prompt="list").scores if row.scorer == "exact")
+    assert (row.value, row.n_unparsed) == (0.0, 12)
+
+
+@pytest.mark.parametrize(
+    "task", [name for name in names("tasks") if name not in ("audiocaps", "clotho", "librispeech")]
+)
+def test_no_tasks_question_names_the_answer(task: str) -> None:
+    made: Task = create("tasks", task).value
+    questions = [ScorableAnswer(prompt, None) for prompt in made.prompts.values()]
+    assert {decision.label for decision in exact().decide(questions, made.labels)} == {None}
+
+
 def test_a_denied_class_is_not_taken_for_being_named_first() -> None:
     labels = tuple(Label(name, name) for name in ("laughter", "sneeze"))
     decide = exact().decide
@@ -194,6 +216,17 @@ def test_audio_over_a_limit_is_not_skipped(tmp_path: Path, monkeypatch: pytest.M
     outcome = run(config, say=lambda line: None)
     assert outcome.record.counts.failures == {"ModelLimitError": 12}
     assert (outcome.scores[0].n_items, outcome.scores[0].value, outcome.exit_code) == (12, 0.0, 1)
+
+
+def test_answers_that_reached_the_limit_of_tokens_are_counted(go: Go) -> None:
+    outcome = go("is cut short")
+    assert outcome.record.counts.n_answers_cut == 12
+    assert any("12 answers reached the model's limit" in line for line in closing_lines(outcome.record, outcome.folder))
+
+
+def test_answers_that_ended_by_themselves_need_no_such_line(go: Go) -> None:
+    outcome = go()
+    assert not any("limit of tokens" in line for line in closing_lines(outcome.record, outcome.folder))
 
 
 # --- answers of another run ------------------------------------------------------------------------------------------
@@ -234,6 +267,45 @@ def test_a_result_that_cannot_be_written_is_a_failed_run(go: Go, monkeypatch: py
         go()
 
 
+# --- judges that are broken ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("how", "problem"),
+    [
+        ("raises", r"failed: RuntimeError: no verdict \(broken_judges.py, line \d+\)"),
+        ("none", "gave something else than a sequence of decisions"),
+        ("words", "gave something else than a sequence of decisions"),
+    ],
+)
+def test_a_broken_scorer_is_named_in_one_line_and_costs_no_answer(go: Go, how: str, problem: str) -> None:
+    add_plugin_file(PLUGINS / "broken_judges.py")
+    with pytest.raises(PluginError, match=f"The scorer 'broken_judges' {problem}"):
+        go(scorers=(f"broken_judges[how={how}]",))
+    n_asked = len(asked())
+    assert go(scorers=("exact",)).scores[0].value == 1.0
+    assert (n_asked, len(asked())) == (12, 12)
+
+
+@pytest.mark.parametrize(
+    ("result", "problem"),
+    [
+        ("{}['x']", r"The metric 'judged' failed: KeyError: 'x' \(judged.py, line \d+\)"),
+        ("'good'", "The metric 'judged' gave 'good' where a number belongs"),
+        ("None", "The metric 'judged' gave None where a number belongs"),
+        ("float('nan')", "cannot be recorded: value: Input should be a finite number"),
+    ],
+)
+def test_what_is_no_number_is_never_a_score(go: Go, tmp_path: Path, result: str, problem: str) -> None:
+    head = '"""Judges."""\nfrom collections.abc import Sequence\nfrom harness.contracts import Scored\n'
+    body = f"def judged(scored: Sequence[Scored]) -> float:\n    return {result}\n"
+    (tmp_path / "judged.py").write_text(head + body)
+    add_plugin_file(tmp_path / "judged.py")
+    folder = go().folder
+    with pytest.raises(PluginError, match=problem):
+        score_run(folder, ["exact"], ["judged"])
+
+
 # --- drift -----------------------------------------------------------------------------------------------------------
 
 
@@ -252,7 +324,8 @@ def test_how_many_answers_flip_between_batch_sizes_is_seen_by_compare(go: Go) ->
     row = next(
         row for row in compare(str(one.folder), str(eight.folder), Path("results")).comparisons if row.scorer == "exact"
     )
-    assert (row.first, row.second) == (1.0, 1 / 3)
+    # A third of the answers are right in any batch; the others flip.
+    assert (row.first, row.second, row.n_flipped, row.n_first_only) == (1.0, 1 / 3, 8, 8)
 
 
 def test_the_same_run_twice_says_the_same(go: Go) -> None:

@@ -12,7 +12,6 @@ from harness.statistics import (
     BOOTSTRAP,
     EXACT,
     bootstrap_mean_interval,
-    bootstrap_statistic_interval,
     bootstrap_weighted_interval,
     compare_paired,
     holm,
@@ -72,14 +71,6 @@ def test_items_of_one_recording_widen_the_interval() -> None:
     alone = bootstrap_mean_interval(values, [str(n) for n in range(200)])
     together = bootstrap_mean_interval(values, [str(n // 10) for n in range(200)])
     assert together.high - together.low > 2 * (alone.high - alone.low)
-
-
-def test_the_general_bootstrap_draws_the_same_samples() -> None:
-    general = bootstrap_statistic_interval(
-        lambda drawn: sum(VALUES[n] for n in drawn) / len(drawn), CLUSTERS, n_resamples=300, seed=4
-    )
-    fast = bootstrap_mean_interval(VALUES, CLUSTERS, n_resamples=300, seed=4)
-    assert (general.low, general.high) == pytest.approx((fast.low, fast.high), abs=1e-12)
 
 
 def test_the_same_seed_gives_the_same_interval() -> None:

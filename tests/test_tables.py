@@ -186,3 +186,10 @@ def test_plain_progress_estimates_the_rest_from_this_session(monkeypatch: pytest
 )
 def test_durations_read_well(seconds: float, text: str) -> None:
     assert duration_text(seconds) == text
+
+
+def test_of_cut_answers_that_nobody_counted_nothing_is_said(go: Callable[..., RunOutcome]) -> None:
+    outcome = go()
+    counts = outcome.record.counts.model_copy(update={"n_answers_cut": None})
+    record = outcome.record.model_copy(update={"counts": counts})
+    assert not any("limit of tokens" in line for line in closing_lines(record, outcome.folder))

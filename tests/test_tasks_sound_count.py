@@ -10,8 +10,9 @@ import pytest
 
 from harness.contracts import AudioItem
 from harness.errors import OptionError
+from tasks._long_items import GAP_S
 from tasks._long_task import RATE_HZ
-from tasks.sound_count import GAP_S, LONGEST_EVENT_S, sound_count
+from tasks.sound_count import LONGEST_EVENT_S, sound_count
 
 
 def read(**options: Any) -> tuple[AudioItem, ...]:

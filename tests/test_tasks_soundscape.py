@@ -9,8 +9,9 @@ import pytest
 
 from harness.contracts import AudioItem
 from harness.errors import OptionError
+from harness.scene_captions import scene_captions
 from tasks._long_task import RATE_HZ
-from tasks.soundscape import captions, soundscape
+from tasks.soundscape import soundscape
 
 
 def read(**options: Any) -> tuple[AudioItem, ...]:
@@ -59,14 +60,14 @@ def test_labels_are_scored_as_a_multi_label_set() -> None:
 
 
 def test_a_caption_names_the_sounds_in_order_and_the_background() -> None:
-    assert captions(["cow", "car_horn"], "rain") == (
+    assert scene_captions(["cow", "car_horn"], "rain") == (
         "The sound of cow followed by car horn with rain in the background.",
         "There is cow, then car horn, while rain can be heard throughout.",
     )
 
 
 def test_a_caption_of_one_sound_in_silence_names_nothing_else() -> None:
-    assert captions(["cow"], None) == ("The sound of cow.", "There is cow.")
+    assert scene_captions(["cow"], None) == ("The sound of cow.", "There is cow.")
 
 
 def test_a_captioning_task_has_captions_for_references_and_no_labels() -> None:
@@ -75,7 +76,7 @@ def test_a_captioning_task_has_captions_for_references_and_no_labels() -> None:
     labels, told = (read(answer=answer, background="ambience", lengths="10", n=8) for answer in ("labels", "caption"))
     for named, item in zip(labels, told, strict=True):
         heard = item.source.background.clip.label.replace("_", " ")  # type: ignore[attr-defined]
-        assert item.references == captions(named.references, heard)
+        assert item.references == scene_captions(named.references, heard)
 
 
 def test_both_answers_are_about_the_same_audio() -> None:

@@ -147,4 +147,23 @@ def test_slow_work_has_three_iterations_and_says_so() -> None:
 
 
 def test_another_iteration_is_not_begun_where_it_would_not_end_in_time() -> None:
-    assert _repeats([1.5], StopRule(most_s=8.0))[0] == 5
+    assert _repeats([5.0], StopRule(most_s=8.0)) == (6, "6 iterations instead of 10")  # a seventh would end at 35 s
+
+
+def test_slow_work_gets_its_least_iterations_where_four_times_its_time_is_enough() -> None:
+    assert _repeats([1.5], StopRule(most_s=8.0)) == (10, "")
+
+
+def test_enough_iterations_get_no_longer_than_their_time() -> None:
+    n, complaint = _repeats([0.5, 1.0], StopRule(most_s=8.0))
+    assert n == pytest.approx(10, abs=1)
+    assert complaint.startswith("half-width")
+
+
+def test_processor_time_is_told_beside_the_time_that_passed() -> None:
+    hand, processor = HandClock(), HandClock()
+    clock = ComponentClock(hand, cpu=processor)
+    for clock_of, seconds in ((hand, 3.0), (processor, 1.0)):
+        clock_of.pass_s(seconds)
+    timeline = clock.stop()
+    assert (timeline.total_s, timeline.cpu_s) == (3.0, 1.0)

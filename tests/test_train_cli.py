@@ -9,13 +9,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import soundfile
 from safetensors.torch import load_file
+
+from harness.cli import main
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -34,48 +37,103 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def _command(toy: Path, *more: str, recipe: str = "openaqa") -> list[str]:
-    verb = [sys.executable, "-m", "harness", "train", "--model", "ltu:tiny", "--recipe", recipe]
+def _words(toy: Path, *more: str, recipe: str = "openaqa") -> list[str]:
     data = ["--data-root", str(toy), "-r", f"data={toy / 'toy.json'}"] if recipe == "openaqa" else []
-    return [*verb, *data, *more]
+    return ["train", "--model", "ltu:tiny", "--recipe", recipe, *data, *more]
 
 
-def _run(command: list[str], cwd: Path = REPOSITORY) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=240, check=False, env=environment)
+def _command(toy: Path, *more: str) -> list[str]:
+    return [sys.executable, "-m", "harness", *_words(toy, *more)]
 
 
-def test_a_dry_run_says_what_is_needed_and_leaves_nothing(toy: Path, tmp_path: Path) -> None:
-    done = _run(_command(toy, "--dry-run", "--speed", "2", "--batch-size", "4"), cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "stage 1 (projection): learns 19,584 parameters (connector 19,584)" in done.stdout
-    assert "8 items, 4 steps at rate 0.001" in done.stdout
-    assert "memory of one device" in done.stdout and "at 2 clips a second, as given" in done.stdout
+def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=240, check=False)
+
+
+class Typed(NamedTuple):
+    """What came of a command that was typed in this process."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[[list[str]], Typed]:
+    """Types a command in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return lambda words: Typed(main(words), *capsys.readouterr())
+
+
+def test_a_dry_run_tells_what_each_of_several_devices_does(toy: Path, typed: Callable[[list[str]], Typed]) -> None:
+    """Of eight items, two devices learn two clips a second each: half the time of one."""
+    hours = []
+    for many in ([], ["--devices", "2"]):
+        done = typed(_words(toy, "--dry-run", "--speed", "0.001", "--batch-size", "4", "-r", "first_stage=4", *many))
+        assert done.code == 0, done.err
+        hours.append(float(done.out.split("all stages: ")[1].split(" h")[0]))
+    assert "2 devices: 2 of a step's 4 items each at most, all weights in each;" in done.out
+    assert hours[1] == pytest.approx(hours[0] / 2, rel=0.05)
+
+
+def test_devices_are_for_the_dry_run_alone(toy: Path, typed: Callable[[list[str]], Typed]) -> None:
+    done = typed(_words(toy, "--devices", "2"))
+    assert (done.code, done.err) == (2, "error: --devices: for --dry-run alone\n")
+
+
+def test_frozen_weights_are_told_as_shared_out() -> None:
+    from harness.training_forecast import Devices
+
+    whole = {"parameters": 4 * 10 + 2 * 1000, "gradients": 40, "optimiser": 80, "activations": 7}
+    assert Devices(8, is_sharded=True).held_by_one(whole, 10) == {**whole, "parameters": 40 + 250}
+    assert Devices(8).held_by_one(whole, 10) == whole
+
+
+def test_a_dry_run_says_what_is_needed_and_leaves_nothing(
+    toy: Path, tmp_path: Path, typed: Callable[[list[str]], Typed]
+) -> None:
+    done = typed(_words(toy, "--dry-run", "--speed", "2", "--batch-size", "4"))
+    assert done.code == 0, done.err
+    assert "stage 1 (projection): learns 19,584 parameters (connector 19,584)" in done.out
+    assert "8 items, 4 steps at rate 0.001" in done.out
+    assert "memory of one device" in done.out and "at 2 clips a second, as given" in done.out
     assert list(tmp_path.iterdir()) == []
 
 
-def test_options_of_stages_are_refused_elsewhere(toy: Path) -> None:
-    done = _run(_command(toy, "--dry-run", "--micro-batch", "2", recipe="tiny"))
-    assert done.returncode == 2
-    assert "--micro-batch, --dry-run: the recipe 'tiny' is not one in stages" in done.stderr
+def test_options_of_stages_are_refused_elsewhere(toy: Path, typed: Callable[[list[str]], Typed]) -> None:
+    done = typed(_words(toy, "--dry-run", "--micro-batch", "2", recipe="tiny"))
+    assert done.code == 2
+    assert "--micro-batch, --dry-run: the recipe 'tiny' is not one in stages" in done.err
 
 
-def test_a_rate_for_all_stages_is_refused(toy: Path) -> None:
-    done = _run(_command(toy, "--learning-rate", "0.1"))
-    assert done.returncode == 2 and "a rate of its own" in done.stderr
+def test_a_rate_for_all_stages_is_refused(toy: Path, typed: Callable[[list[str]], Typed]) -> None:
+    done = typed(_words(toy, "--learning-rate", "0.1"))
+    assert done.code == 2 and "a rate of its own" in done.err
 
 
-def test_a_published_model_without_an_encoder_is_refused(toy: Path, tmp_path: Path) -> None:
-    command = [part if part != "ltu:tiny" else "ltu:7b" for part in _command(toy, "--out", str(tmp_path / "run"))]
-    done = _run(command)
-    assert done.returncode == 2 and "-m encoder_weights=FILE, or -m weights=random" in done.stderr
+def test_settings_of_a_first_round_are_refused_where_there_is_none(
+    toy: Path, typed: Callable[[list[str]], Typed]
+) -> None:
+    done = typed(_words(toy, "-r", "start_from=run", "--learning-rate", "0.1", "--batch-size", "2", recipe="scenes"))
+    assert done.code == 2
+    assert "--learning-rate, --batch-size: the recipe 'scenes' has no first round, whose they are" in done.err
 
 
-def test_tensorboard_is_asked_for_by_its_extra(toy: Path, tmp_path: Path) -> None:
+def test_a_published_model_without_an_encoder_is_refused(
+    toy: Path, tmp_path: Path, typed: Callable[[list[str]], Typed]
+) -> None:
+    words = [word if word != "ltu:tiny" else "ltu:7b" for word in _words(toy, "--out", str(tmp_path / "run"))]
+    done = typed(words)
+    assert done.code == 2 and "-m encoder_weights=FILE, or -m weights=random" in done.err
+
+
+def test_tensorboard_is_asked_for_by_its_extra(toy: Path, tmp_path: Path, typed: Callable[[list[str]], Typed]) -> None:
     if importlib.util.find_spec("tensorboard") is not None:
         pytest.skip("tensorboard is installed")
-    done = _run(_command(toy, "--tensorboard", "--out", str(tmp_path / "run")))
-    assert done.returncode == 2 and "tensorboard" in done.stderr
+    done = typed(_words(toy, "--tensorboard", "--out", str(tmp_path / "run")))
+    assert done.code == 2 and "tensorboard" in done.err
     assert not (tmp_path / "run").exists()
 
 

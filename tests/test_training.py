@@ -9,14 +9,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from harness.cli import main
 from harness.errors import RecordError, UsageError
-from harness.training import TrainConfig, Trainer, claim_folder, learning_rate
+from harness.training import TrainConfig, Trainer, check_same_model, claim_folder, learning_rate
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -92,9 +93,12 @@ def plugins(tmp_path: Path) -> list[str]:
     return ["--plugin", str(tmp_path / "small.py"), "--plugin", str(tmp_path / "noise.py")]
 
 
+def _words(plugins: list[str], out: Path, *more: str) -> list[str]:
+    return ["train", "--model", "small", "--recipe", "noise", *plugins, "--out", str(out), *more]
+
+
 def _command(plugins: list[str], out: Path, *more: str) -> list[str]:
-    verb = [sys.executable, "-m", "harness", "train", "--model", "small", "--recipe", "noise"]
-    return [*verb, *plugins, "--out", str(out), *more]
+    return [sys.executable, "-m", "harness", *_words(plugins, out, *more)]
 
 
 def _train(plugins: list[str], out: Path, *more: str) -> subprocess.CompletedProcess[str]:
@@ -112,15 +116,16 @@ def _changed_at(path: Path) -> int:
     return path.stat().st_mtime_ns if path.exists() else 0
 
 
+@pytest.mark.parametrize("n_kills", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_training_killed_at_random_ends_in_the_weights_and_the_curve_of_an_unbroken_one(
-    plugins: list[str], tmp_path: Path
+    plugins: list[str], tmp_path: Path, n_kills: int
 ) -> None:
     whole = tmp_path / "whole"
     done = _train(plugins, whole)
     assert done.returncode == 0, done.stderr
     broken, pause = tmp_path / "broken", ["-r", "pause_s=0.03"]
     draw = random.Random(0)
-    for _ in range(3):
+    for _ in range(n_kills):
         before = _changed_at(broken / "checkpoint.pt")
         process = subprocess.Popen(
             _command(plugins, broken, *pause), cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -138,24 +143,31 @@ def test_a_training_killed_at_random_ends_in_the_weights_and_the_curve_of_an_unb
     assert _curve(broken) == _curve(whole)
 
 
-def test_a_finished_training_is_not_repeated(plugins: list[str], tmp_path: Path) -> None:
-    _train(plugins, tmp_path / "run", "--steps", "4")
+def test_a_finished_training_is_not_repeated(
+    plugins: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = _words(plugins, tmp_path / "run", "--steps", "4")
+    assert main(words) == 0
     before = (tmp_path / "run" / "record.json").stat().st_mtime_ns
-    again = _train(plugins, tmp_path / "run", "--steps", "4")
-    assert "finished before" in again.stdout
+    assert main(words) == 0
+    assert "finished before" in capsys.readouterr().out
     assert (tmp_path / "run" / "record.json").stat().st_mtime_ns == before
 
 
-def test_a_finished_training_does_not_answer_for_another_configuration(plugins: list[str], tmp_path: Path) -> None:
-    _train(plugins, tmp_path / "run", "--steps", "4")
-    other = _train(plugins, tmp_path / "run", "--steps", "5")
-    assert other.returncode == 2 and "a training with other steps" in other.stderr
+def test_a_finished_training_does_not_answer_for_another_configuration(
+    plugins: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(_words(plugins, tmp_path / "run", "--steps", "4")) == 0
+    assert main(_words(plugins, tmp_path / "run", "--steps", "5")) == 2
+    assert "a training with other steps" in capsys.readouterr().err
 
 
-def test_a_model_that_cannot_be_trained_is_refused(plugins: list[str], tmp_path: Path) -> None:
-    command = [part if part != "small" else "echo" for part in _command(plugins, tmp_path / "run")]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, done.stderr.strip()) == (2, "error: the model 'echo' cannot be trained")
+def test_a_model_that_cannot_be_trained_is_refused(
+    plugins: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [word if word != "small" else "echo" for word in _words(plugins, tmp_path / "run")]
+    assert main(words) == 2
+    assert capsys.readouterr().err.strip() == "error: the model 'echo' cannot be trained"
 
 
 CONFIG = TrainConfig(
@@ -308,7 +320,7 @@ def _pooled(folder: Path, model: Any) -> Trainer:
 
     from harness.contracts import TrainingExample
 
-    config = replace(CONFIG, second_share=0.5, second_freezes=True, second_batch_size=3, second_pool=7)
+    config = replace(CONFIG, second_share=0.5, second_freezes=True, second_batch_size=3, second_pool=9)
 
     def batches(step: int) -> Any:
         first = 3 * (step - config.first_round)
@@ -322,7 +334,7 @@ def _pooled(folder: Path, model: Any) -> Trainer:
 def test_the_frozen_encoder_hears_each_example_of_the_pool_once(tmp_path: Path) -> None:
     model = _Pooled()
     _pooled(tmp_path / "a", model).run(lambda line: None)
-    assert model.heard == list(range(9))  # whole batches; the last two examples have no room in the pool of seven
+    assert model.heard == list(range(9))
 
 
 def test_every_example_of_the_pool_is_drawn_before_any_comes_again(tmp_path: Path) -> None:
@@ -330,19 +342,68 @@ def test_every_example_of_the_pool_is_drawn_before_any_comes_again(tmp_path: Pat
     _pooled(tmp_path / "a", model).run(lambda line: None)
     drawn = [number for batch in model.drawn for number in batch]
     assert len(drawn) == 15
-    assert sorted(drawn[:7]) == sorted(drawn[7:14]) == list(range(7))
-    assert drawn[:7] != drawn[7:14]
+    assert sorted(drawn[:9]) == list(range(9))
+    assert len(set(drawn[9:])) == 6 and drawn[9:] != drawn[:6]
+
+
+class _Interrupted(Exception):
+    pass
+
+
+def _interrupted_in_its_second_round(folder: Path) -> Trainer:
+    """A training whose pool is whole, and whose last checkpoint is of the end of the first round."""
+
+    def stop(line: Mapping[str, float]) -> None:
+        if line["step"] == 7:
+            raise _Interrupted
+
+    trainer = _pooled(folder, _Pooled())
+    with pytest.raises(_Interrupted):
+        trainer.run(stop)
+    return trainer
+
+
+def _resumed(folder: Path, trainer: Trainer) -> _Pooled:
+    """What a model is shown that goes on in the folder of another's training."""
+    again = _Pooled()
+    resumed = Trainer(again, trainer.batches, trainer.config, folder, 0)  # type: ignore[arg-type]
+    resumed.resume()
+    resumed.run(lambda line: None)
+    return again
 
 
 def test_a_pool_that_is_whole_is_not_heard_again(tmp_path: Path) -> None:
-    trainer = _pooled(tmp_path / "a", _Pooled())
-    trainer.run(lambda line: None)
-    again = _Pooled()
-    resumed = Trainer(again, trainer.batches, trainer.config, tmp_path / "a", 0)
-    resumed.step = 8
-    resumed.run(lambda line: None)
+    trainer = _interrupted_in_its_second_round(tmp_path / "a")
+    again = _resumed(tmp_path / "a", trainer)
     assert again.heard == []
-    assert again.drawn == trainer.model.drawn[3:]  # type: ignore[attr-defined]
+    assert again.drawn[:2] == trainer.model.drawn  # type: ignore[attr-defined]
+
+
+def test_a_pool_of_other_frozen_weights_is_heard_again(tmp_path: Path) -> None:
+    """The checkpoint was exchanged for one whose ear is another: the pool's name tells nothing of that."""
+    import torch
+
+    trainer = _interrupted_in_its_second_round(tmp_path / "a")
+    path = tmp_path / "a" / "checkpoint.pt"
+    state = torch.load(path, weights_only=True)
+    state["network"]["ear.bias"] += 1e-6
+    torch.save(state, path)
+    assert _resumed(tmp_path / "a", trainer).heard == list(range(9))
+
+
+@pytest.mark.parametrize("damage", ["index", "shelf"])
+def test_a_pool_that_is_torn_is_heard_again(tmp_path: Path, damage: str) -> None:
+    trainer = _interrupted_in_its_second_round(tmp_path / "a")
+    path = tmp_path / "a" / {"index": "encoded.json", "shelf": "encoded-0.f16"}[damage]
+    path.write_bytes(path.read_bytes()[:-7])
+    assert _resumed(tmp_path / "a", trainer).heard == list(range(9))
+
+
+def test_encoding_the_pool_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _pooled(tmp_path / "a", _Pooled()).run(lambda line: None)
+    said = capsys.readouterr().err
+    assert "encoding the second round's examples: 0 of 9 items done" in said
+    assert "encoding the second round's examples: 9 of 9 items done in" in said
 
 
 def test_a_pool_is_refused_where_the_encoder_goes_on_learning() -> None:
@@ -357,14 +418,14 @@ def test_a_second_round_that_has_nothing_left_to_train_is_refused(tmp_path: Path
 
     trainer = _two_rounds(tmp_path / "a", _TwoParts())
     trainer.config = replace(trainer.config, second_freezes=True)
-    trainer.batches = lambda step: [step]  # type: ignore[list-item, return-value]  # the first round answers too
+    trainer.batches = lambda step: [step]  # type: ignore[list-item]  # the first round answers too
     with pytest.raises(UsageError, match="nothing to do"):
         trainer.run(lambda line: None)
 
 
 def test_a_model_that_cannot_encode_once_is_told_to_do_without_a_pool(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="second_pool to 0"):
-        _pooled(tmp_path / "a", _TwoParts()).run(lambda line: None)
+        _pooled(tmp_path / "a", _TwoParts())
 
 
 def test_a_first_round_of_another_network_is_refused(tmp_path: Path) -> None:
@@ -374,6 +435,62 @@ def test_a_first_round_of_another_network_is_refused(tmp_path: Path) -> None:
     save_file({"nose.weight": torch.zeros(2, 2)}, tmp_path / "other.safetensors")
     with pytest.raises(UsageError, match="nose.weight"):
         _two_rounds(tmp_path / "a", _TwoParts(), tmp_path / "other.safetensors")
+
+
+def _continuing(folder: Path, kept: Sequence[str], prefix: str, model: Any) -> Trainer:
+    """A training that is all second round, from a file with the parts `kept` of such a network, untrained."""
+    from dataclasses import replace
+
+    from safetensors.torch import save_file
+
+    folder.mkdir()
+    config = replace(CONFIG, second_share=1.0, second_freezes=True, second_rate=0.1)
+    if isinstance(model, _Pooled):
+        config = replace(config, second_pool=4)
+    trainer = Trainer(model, lambda step: [step], config, folder, 0)  # type: ignore[list-item]
+    state = trainer.network.state_dict()
+    save_file({name: state[name] for name in state if name.split(".")[0] in kept}, folder / "start.safetensors")
+    trainer.skip_first_round(folder / "start.safetensors", prefix)
+    return trainer
+
+
+def test_of_a_whole_network_only_what_begins_with_the_prefix_stays_as_it_is(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    trainer = _continuing(tmp_path / "a", ["ear", "mouth"], "ear.", _TwoParts())
+    trainer.run(lambda line: None)
+    before, after = load_file(tmp_path / "a" / "start.safetensors"), trainer.network.state_dict()
+    changed = {name for name in before if not bool((before[name] == after[name]).all())}
+    assert changed == {"mouth.weight", "mouth.bias"}
+
+
+def test_a_file_that_lacks_a_part_of_the_network_to_go_on_with_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="not the whole of two parts: it lacks mouth.bias"):
+        _continuing(tmp_path / "a", ["ear"], "ear.", _TwoParts())
+
+
+def test_a_pool_without_anything_frozen_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"nothing that stays as it is \(nose\.\*\)"):
+        _continuing(tmp_path / "a", ["ear", "mouth"], "nose.", _Pooled())
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("ssalm", {"variant": "tiny", "sizes": (1, 2)}, "a training of ltu, not of ssalm"),
+        ("ltu", {"variant": "small", "sizes": (1, 3)}, "trained with other sizes, variant"),
+        ("ltu", {"variant": "tiny", "sizes": (1, 2), "lm": "x"}, "trained with other lm"),
+    ],
+)
+def test_a_training_of_another_model_is_not_gone_on_with(name: str, options: Any, message: str) -> None:
+    found = {"model": "ltu", "model_options": {"variant": "tiny", "sizes": [1, 2]}}
+    with pytest.raises(UsageError, match=message):
+        check_same_model(found, name, options)
+
+
+def test_a_training_of_the_same_model_is_gone_on_with() -> None:
+    found = {"model": "ltu", "model_options": {"variant": "tiny", "sizes": [1, 2]}}
+    check_same_model(found, "ltu", {"variant": "tiny", "sizes": (1, 2)})  # type: ignore[dict-item]
 
 
 def test_a_folder_of_another_configuration_is_refused(tmp_path: Path) -> None:
@@ -417,7 +534,21 @@ def test_a_gradient_that_is_not_finite_never_reaches_the_weights(tmp_path: Path)
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("steps", 0), ("average", 1.0), ("precision", "int8"), ("seed", -1), ("learning_rate", float("nan"))],
+    [
+        ("steps", 0),
+        ("average", 1.0),
+        ("precision", "int8"),
+        ("seed", -1),
+        ("learning_rate", float("nan")),
+        ("second_rate", 0.0),
+        ("second_rate", float("inf")),
+        ("second_pool", -2),
+        ("weight_decay", -0.1),
+        ("weight_decay", float("nan")),
+        ("gradient_clip", 0.0),
+        ("gradient_clip", float("inf")),
+        ("warmup_steps", -1),
+    ],
 )
 def test_a_configuration_out_of_range_is_refused(field: str, value: object) -> None:
     from dataclasses import replace

@@ -40,12 +40,15 @@ def print_forecast(
     data_root: Path | None,
     label: str,
     speed: float | None,
+    devices: int,
+    is_sharded: bool,
 ) -> None:
     """Say what the training will need."""
-    from harness.training_forecast import forecast, forecast_text
+    from harness.training_forecast import Devices, forecast, forecast_text
 
-    stages, reason = forecast(model, recipe, config, data_root, speed)
-    print(forecast_text(stages, reason, config, label, speed))
+    many = Devices(devices, is_sharded)
+    stages, reason = forecast(model, recipe, config, data_root, speed, many)
+    print(forecast_text(stages, reason, config, label, speed, many))
 
 
 def train_stages(
@@ -57,19 +60,23 @@ def train_stages(
     model_options: Mapping[str, OptionValue],
     label: str,
     has_tensorboard: bool,
-) -> TrainOutcome:
-    """Train, and say how it goes.
+) -> TrainOutcome | None:
+    """Train, and say how it goes. Of several processes the main one speaks, and the others return None.
 
     Raises:
         MissingExtraError: TensorBoard was asked for and is not installed.
     """
+    from harness.processes import joined
     from harness.staged_training import train_in_stages
     from harness.tensorboard_lines import require_tensorboard
 
     if has_tensorboard:
         require_tensorboard()
     show = _Lines(label, folder, has_tensorboard)
-    return train_in_stages(model, recipe, config, folder, data_root, model_options, show.start, show.line)
+    with joined(config.device) as processes:
+        return train_in_stages(
+            model, recipe, config, folder, data_root, model_options, show.start, show.line, processes
+        )
 
 
 def print_stages(outcome: TrainOutcome) -> None:
@@ -99,7 +106,9 @@ class _Lines:
         """Say where training starts, and what it learns."""
         done, whole = trainer.done_steps, sum(trainer.n_steps)
         verb = "starts" if done == 0 else f"continues at step {done}"
-        print(f"{self._label}: training {verb} of {whole} in {len(trainer.n_steps)} stages", flush=True)
+        count = trainer.processes.count
+        many = "" if count == 1 else f", by {count} processes" + ", weights shared out" * trainer.is_sharded
+        print(f"{self._label}: training {verb} of {whole} in {len(trainer.n_steps)} stages{many}", flush=True)
         if self._has_tensorboard:
             from harness.tensorboard_lines import TensorBoardLines
 

@@ -74,7 +74,7 @@ def frontier(
     seed: Annotated[int, typer.Option(metavar="N", help="Decides the noise that is heard.")] = 0,
     results: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the record goes.")] = Path("results"),
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Begin anew, even where the same search was interrupted.")
+        bool, typer.Option("--fresh", help="Begin anew, even where the same command was interrupted.")
     ] = False,
     plugin: PluginFiles = None,
 ) -> int:
@@ -112,9 +112,9 @@ def frontier(
         plugins=tuple(str(path.resolve()) for path in plugin or ()),
     )
     try:
-        return _measure_streaming(config, results) if streaming else _search(config, results, fresh)
+        return _measure_streaming(config, results, fresh) if streaming else _search(config, results, fresh)
     except KeyboardInterrupt:
-        print("interrupted" if streaming else "interrupted; the same command continues", file=sys.stderr)
+        print("interrupted; the same command continues", file=sys.stderr)
         return EXIT_INTERRUPTED
 
 
@@ -164,13 +164,13 @@ def _search(config: FrontierConfig, results: Path, fresh: bool) -> int:
     return int(any(row.breaks_by == "error" for row in record.rows))
 
 
-def _measure_streaming(config: FrontierConfig, results: Path) -> int:
+def _measure_streaming(config: FrontierConfig, results: Path, fresh: bool) -> int:
     """1 where a model did not answer."""
     from harness.progress import say_on_stderr
     from harness.streaming_cost import TABLE_NOTE, measure_streaming, streaming_table
     from harness.tables import plain_text
 
-    folder, record, points = measure_streaming(config, results, ["lalm-harness", *sys.argv[1:]], say_on_stderr)
+    folder, record, points = measure_streaming(config, results, ["lalm-harness", *sys.argv[1:]], say_on_stderr, fresh)
     print(plain_text(streaming_table(record, points)))
     print(TABLE_NOTE)
     print(f"record: {folder / 'record.json'}")

@@ -15,6 +15,7 @@ from harness.cli._options import ModelOptions, PluginFiles, ResultsFolder, TaskO
 
 if TYPE_CHECKING:
     from harness.config import RunConfig
+    from harness.runner import RunOutcome
 
 
 def run(
@@ -76,13 +77,14 @@ def run(
 
 
 def _carry_out(config: RunConfig) -> int:
-    from harness.runner import run as run_config
     from harness.tables import print_result
 
     try:
-        outcome = run_config(config, command=["lalm-harness", *sys.argv[1:]])
+        outcome = _outcome(config, ["lalm-harness", *sys.argv[1:]])
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
+    if outcome is None:
+        return 0
     print_result(outcome.record, outcome.scores, outcome.folder)
     if outcome.exit_code:
         print(
@@ -91,3 +93,16 @@ def _carry_out(config: RunConfig) -> int:
             file=sys.stderr,
         )
     return outcome.exit_code
+
+
+def _outcome(config: RunConfig, command: list[str]) -> RunOutcome | None:
+    """What the run came to; None in all processes but the main one, which prints it."""
+    from harness.processes import is_launched, joined_to_answer
+    from harness.runner import run as run_config
+
+    if not is_launched():
+        return run_config(config, command)
+    from harness.shared_run import run_shared
+
+    with joined_to_answer(config.resolved_device()) as processes:
+        return run_shared(config, processes, command)

@@ -40,7 +40,12 @@ def scaling(
         float, typer.Option(metavar="X", help="Measure until half the median's interval is this share of it.")
     ] = 0.02,
     most_seconds: Annotated[
-        float, typer.Option(metavar="S", help="Stop timing a point after so long; what is wider then is noisy.")
+        float,
+        typer.Option(
+            metavar="S",
+            help="Stop timing a point after so long, or four times as long below ten iterations; what is wider then is "
+            "noisy.",
+        ),
     ] = 5.0,
     time_limit: Annotated[float, typer.Option(metavar="S", help="End a point's process after so long.")] = 600.0,
     seed: Annotated[int, typer.Option(metavar="N", help="Decides the audio and the order of the points.")] = 0,

@@ -60,8 +60,15 @@ def train(
         bool, typer.Option("--dry-run", help="Say what it will need, and stop. For recipes in stages.")
     ] = False,
     speed: Annotated[
-        float | None, typer.Option(metavar="CLIPS_PER_S", min=1e-9, help="For the hours of --dry-run.")
+        float | None, typer.Option(metavar="CLIPS_PER_S", min=1e-9, help="Of one device, for the hours of --dry-run.")
     ] = None,
+    devices: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="How many, for --dry-run. A launcher (torchrun) says it in training."),
+    ] = None,
+    sharded: Annotated[
+        bool, typer.Option("--sharded", help="For --dry-run: the devices share the frozen weights out (FSDP).")
+    ] = False,
     plugin: PluginFiles = None,
 ) -> int:
     """Train a model by a recipe. The same command again continues where it was interrupted."""
@@ -82,7 +89,7 @@ def train(
     }
     staged = {"micro_batch_size": micro_batch, "recompute": recompute or None}
     asked = _Asked(model, parse_options(model_option, "-m"), recipe, parse_options(recipe_option, "-r"), data_root, out)
-    show = _Shown(tensorboard, dry_run, speed)
+    show = _Shown(tensorboard, dry_run, speed, devices, sharded)
     try:
         outcome = _carry_out(asked, changes, staged, show)
     except KeyboardInterrupt:
@@ -119,6 +126,8 @@ class _Shown:
     has_tensorboard: bool
     is_dry_run: bool
     speed: float | None
+    devices: int | None
+    is_sharded: bool
 
 
 def _carry_out(
@@ -144,10 +153,21 @@ def _carry_out(
         raise UsageError(f"the model '{name}' cannot be trained in stages")
     config = staged_config(recipe.defaults, {**changes, **staged})
     if shown.is_dry_run:
-        print_forecast(made.value, recipe, config, asked.data_root, label, shown.speed)
+        many, is_sharded = shown.devices or 1, shown.is_sharded
+        print_forecast(made.value, recipe, config, asked.data_root, label, shown.speed, many, is_sharded)
         return None
+    _refuse_forecast(shown)
     folder, resolved = asked.folder(label, config.seed), made.options_resolved
     return train_stages(made.value, recipe, config, folder, asked.data_root, resolved, label, shown.has_tensorboard)
+
+
+def _refuse_forecast(shown: _Shown) -> None:
+    from harness.errors import UsageError
+
+    flags = {"--speed": shown.speed, "--devices": shown.devices, "--sharded": shown.is_sharded}
+    given = [flag for flag, value in flags.items() if value]
+    if given:
+        raise UsageError(f"{', '.join(given)}: for --dry-run alone")
 
 
 def _refuse_staged(recipe: str, staged: Mapping[str, Any], shown: _Shown) -> None:
@@ -155,6 +175,7 @@ def _refuse_staged(recipe: str, staged: Mapping[str, Any], shown: _Shown) -> Non
 
     flags = {"--micro-batch": staged["micro_batch_size"], "--recompute": staged["recompute"]}
     flags |= {"--tensorboard": shown.has_tensorboard, "--dry-run": shown.is_dry_run, "--speed": shown.speed}
+    flags |= {"--devices": shown.devices, "--sharded": shown.is_sharded}
     given = [flag for flag, value in flags.items() if value]
     if given:
         raise UsageError(f"{', '.join(given)}: the recipe '{recipe}' is not one in stages")
@@ -163,8 +184,16 @@ def _refuse_staged(recipe: str, staged: Mapping[str, Any], shown: _Shown) -> Non
 def _train_in_rounds(asked: _Asked, made: Any, recipe: Any, changes: Mapping[str, Any], label: str) -> TrainOutcome:
     from dataclasses import replace
 
+    from harness.errors import UsageError
+    from harness.processes import is_launched
     from harness.training import train as train_model
 
+    if is_launched():
+        raise UsageError(f"the recipe '{asked.recipe}' trains in one process, without torchrun or accelerate launch")
+
+    first_rounds = [f"--{name.replace('_', '-')}" for name in ("learning_rate", "batch_size") if changes.get(name)]
+    if not recipe.defaults.first_round and first_rounds:
+        raise UsageError(f"{', '.join(first_rounds)}: the recipe '{asked.recipe}' has no first round, whose they are")
     config: TrainConfig = replace(recipe.defaults, **{k: v for k, v in changes.items() if v is not None})
     folder, show = asked.folder(label, config.seed), _Progress(label, config)
     return train_model(

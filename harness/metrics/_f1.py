@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from harness.contracts import Scored
-from harness.label_sets import SetDecision, decided_labels
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,7 +76,7 @@ def _events(scored: Sequence[Scored]) -> tuple[Events, Events, Events]:
     false_positives: Events = []
     misses: Events = []
     for number, item in enumerate(scored):
-        decided = set(decided_labels(item.decision)) if item.answered else set[str]()
+        decided = set(item.decision.decided()) if item.answered else set[str]()
         references = set(item.references)
         # Sorted: the order of a set of texts differs from process to process.
         hits += [(number, label) for label in sorted(decided & references)]
@@ -89,7 +88,7 @@ def _events(scored: Sequence[Scored]) -> tuple[Events, Events, Events]:
 def most_with_one_label(scored: Sequence[Scored]) -> tuple[str, ...]:
     """A remark where clips have several labels and the scorer decided for one: the most that micro F1 can be then."""
     n_references = sum(len(set(item.references)) for item in scored)
-    is_of_sets = any(isinstance(item.decision, SetDecision) for item in scored)
+    is_of_sets = any(item.decision.labels is not None for item in scored)
     if n_references == len(scored) or is_of_sets or not any(item.answered for item in scored):
         return ()
     most = 2 * len(scored) / (len(scored) + n_references)

@@ -17,7 +17,8 @@ Two rounds, after the papers' order (an encoder trained to tag, then a language 
                   both answers, weighted by their share of energy (between-class learning, arXiv 1711.10282).
 
 Every example is a pure function of seed, step and place in the batch, and none of the first round is drawn twice. So
-two models given one seed hear the same clips in the same order.
+two models given one seed hear the same clips in the same order. A second round may have another seed than the first
+that it takes over.
 """
 
 from __future__ import annotations
@@ -39,9 +40,9 @@ from harness.contracts import AudioItem, Label, OptionValue, Tagger, Task, Train
 from harness.datasets import find_items, item_set_hash
 from harness.errors import MissingDataError, OptionError, PluginError
 from harness.recipes import _augment as augment
+from harness.recipes._scenes import RATE_HZ, Recording
 from harness.training import CONFIG, FIRST_ROUND, Prepared, Recipe, TrainConfig, read_json
 
-RATE_HZ = 16_000
 N_SAMPLES = 81_920  # 5.12 s, 512 feature frames
 N_FRAMES = 510  # feature frames of that many samples
 N_MELS = 128
@@ -84,14 +85,6 @@ DEFAULTS = TrainConfig(
 WITHOUT_TEACHER = replace(DEFAULTS, second_share=0.0, second_pool=0, second_freezes=False)
 
 
-@dataclass(frozen=True, eq=False)
-class Recording:
-    """One training clip in memory, at 16 kHz; without a label it is for hearing alone."""
-
-    label: str | None
-    samples: augment.Samples
-
-
 def training_items(
     official: Sequence[AudioItem], starter: Sequence[AudioItem], hold_out_fold: int | None
 ) -> list[AudioItem]:
@@ -114,6 +107,43 @@ def held_out_items(official: Sequence[AudioItem], hold_out_fold: int) -> list[Au
         for item in official
         if item.metadata["fold"] == hold_out_fold and item.metadata["esc10"] and item.cluster not in LEAKED_SOURCES
     ]
+
+
+@dataclass(frozen=True)
+class Clips:
+    """What the tiny models learn from, what was kept back, and a sentence that tells of the former."""
+
+    task: Task
+    items: Sequence[AudioItem]
+    held_out: tuple[AudioItem, ...]
+    trained_on: str
+
+    def sha256(self) -> str:
+        """Of the clips that are learned from."""
+        return item_set_hash(self.items, [item.source.identity() for item in self.items])
+
+
+def find_clips(recipe: str, data_root: Path | None, hold_out_fold: int | None) -> Clips:
+    """Find and check the clips.
+
+    Raises:
+        MissingDataError: there is no ESC-50 to learn from.
+    """
+    task: Task = registry.create("tasks", "esc50").value
+    official = find_items(task, data_root)
+    if official.origin != "official":
+        raise MissingDataError(
+            f"The recipe '{recipe}' learns from ESC-50, which was not found. Get it: {task.download}"
+        )
+    starter_task: Task = registry.create("tasks", "esc50", {"split": "train"}).value
+    assert starter_task.read_starter is not None and starter_task.starter_root is not None
+    starter = starter_task.read_starter(starter_task.starter_root)
+    return Clips(
+        task=task,
+        items=training_items(official.items, starter.items, hold_out_fold),
+        held_out=tuple(held_out_items(official.items, hold_out_fold)) if hold_out_fold else (),
+        trained_on=f"ESC-10 of esc50's folds {_folds_text(hold_out_fold)}; the starter set's training split",
+    )
 
 
 def load_recordings(items: Sequence[AudioItem]) -> list[Recording]:
@@ -162,16 +192,8 @@ class TinyRecipe:
             MissingDataError: there is no ESC-50 to learn from.
             MissingExtraError: the teacher's packages are not installed.
         """
-        task: Task = registry.create("tasks", "esc50").value
-        official = find_items(task, data_root)
-        if official.origin != "official":
-            raise MissingDataError(
-                f"The recipe 'tiny' learns from ESC-50, which was not found. Get it: {task.download}"
-            )
-        starter_task: Task = registry.create("tasks", "esc50", {"split": "train"}).value
-        assert starter_task.read_starter is not None and starter_task.starter_root is not None
-        starter = starter_task.read_starter(starter_task.starter_root)
-        items = training_items(official.items, starter.items, self.hold_out_fold)
+        clips = find_clips(self.name, data_root, self.hold_out_fold)
+        task, items = clips.task, clips.items
         teacher = load_teacher(self.teacher) if self.teacher else None
         nameless = load_nameless() if teacher else []
         hearing = self.hearing_from and self.hearing_from / FIRST_ROUND
@@ -182,33 +204,36 @@ class TinyRecipe:
             "teacher": self.teacher,
             "n_clips": len(items),
             "n_nameless": len(nameless),
-            "clips_sha256": item_set_hash(items, [item.source.identity() for item in items]),
+            "clips_sha256": clips.sha256(),
             "hearing_from_sha256": _sha256(hearing) if hearing else None,
         }
         if self.hearing_from:
-            check_same_first_round(read_json(self.hearing_from / CONFIG), {**about, **first_round_of(config)})
+            found = read_json(self.hearing_from / CONFIG)
+            check_same_first_round(found, {**about, **first_round_of(config)})
+            if found["seed"] != config.seed:
+                about["hearing_seed"] = found["seed"]
         return Prepared(
             batches=ExampleStream(load_recordings(items), nameless, task, teacher, config),
             n_teacher_scores=teacher.n_classes if teacher else 0,
             task=task,
-            held_out=tuple(held_out_items(official.items, self.hold_out_fold)) if self.hold_out_fold else (),
-            trained_on=f"ESC-10 of esc50's folds {_folds_text(self.hold_out_fold)}; the starter set's training split",
+            held_out=clips.held_out,
+            trained_on=clips.trained_on,
             first_round=hearing,
             about=about,
         )
 
 
 def first_round_of(config: TrainConfig) -> dict[str, OptionValue]:
-    """The part of a configuration that decides what a first round leaves."""
+    """The part of a configuration that decides what a first round leaves, but for the seed."""
     deciding = (
         "batch_size learning_rate weight_decay warmup_steps average teacher_weight logit_weight gradient_clip "
-        "precision seed threads device"
+        "precision threads device"
     ).split()
     return {"first_round": config.first_round, **{name: getattr(config, name) for name in deciding}}
 
 
 def check_same_first_round(found: Mapping[str, Any], wanted: Mapping[str, OptionValue]) -> None:
-    """Refuse to take over a first round that is not the one that this training would take.
+    """Refuse to take over a first round that is not the one that this training would take, from whichever seed.
 
     Args:
         found: the other training's config.json.
@@ -247,7 +272,8 @@ def tiny(
         hold_out_fold: a fold of 1 to 4 to keep out of training and to score at the end.
         teacher: "yamnet" needs the extra of that name; without one there is one round alone, of answering.
         hearing_from: the folder of a finished training of a model with the same encoder, by the same settings; its
-            first round is taken over instead of being repeated.
+            first round is taken over instead of being repeated. Its seed may be another: trainings with several seeds
+            that take over one first round differ in their second alone, and their records say so (hearing_seed).
     """
     if hold_out_fold is not None and hold_out_fold not in TRAINING_FOLDS:
         raise OptionError(f"hold_out_fold must be one of 1 to 4, not {hold_out_fold}; fold 5 is never trained on")
@@ -280,6 +306,7 @@ class Draft:
     samples: augment.Samples
     prompt: str
     answers: tuple[tuple[str, float], ...]
+    labels: tuple[str, ...] = ()
 
 
 class ExampleStream:
@@ -312,7 +339,7 @@ class ExampleStream:
     def __call__(self, step: int) -> list[TrainingExample]:
         """The batch of a step."""
         teacher = self.teacher if step < self.config.first_round else None
-        make = self._hearing if teacher else self._answering
+        make = self._hearing if teacher else self.answering
         n_examples = self.config.batch_size_at(step)
         randoms = [np.random.default_rng((self.config.seed, step, place)) for place in range(n_examples)]
         drafts = [make(random) for random in randoms]
@@ -338,17 +365,17 @@ class ExampleStream:
                 samples = augment.mix(samples, other, float(random.uniform(0.2, 0.95)))
         return Draft(self._finish(samples, random), "", ())
 
-    def _answering(self, random: augment.Generator) -> Draft:
+    def answering(self, random: augment.Generator) -> Draft:
         """A question about a clip nearly as recorded, or about one or two clips changed more."""
         first = self._draw(random, self.answering_odds)
         if random.random() < 0.5:
-            return Draft(self._nearly_as_recorded(first, random), *self._question([(first, 1.0)], random))
+            return self._draft(self._nearly_as_recorded(first, random), [(first, 1.0)], random)
         samples, parts = self._vary(first, random, 0.25), [(first, 1.0)]
         if random.random() < 0.5:
             second, share = self._draw(random, self.answering_odds), float(random.uniform(0.05, 0.95))
             samples = augment.mix(samples, self._vary(second, random, 0.25), share)
             parts = [(first, share), (second, 1.0 - share)]
-        return Draft(self._finish(samples, random), *self._question(parts, random))
+        return self._draft(self._finish(samples, random), parts, random)
 
     def _draw_to_hear(self, random: augment.Generator, nameless: float) -> Recording:
         if self.nameless and random.random() < nameless:
@@ -358,13 +385,14 @@ class ExampleStream:
     def _draw(self, random: augment.Generator, odds: npt.NDArray[np.float64]) -> Recording:
         return self.recordings[int(random.choice(len(self.recordings), p=odds))]
 
-    def _question(
-        self, parts: Sequence[tuple[Recording, float]], random: augment.Generator
-    ) -> tuple[str, tuple[tuple[str, float], ...]]:
-        """One of the prompts, and the weighted answers to it."""
+    def _draft(
+        self, samples: augment.Samples, parts: Sequence[tuple[Recording, float]], random: augment.Generator
+    ) -> Draft:
+        """With one of the prompts, and the weighted answers to it."""
         prompt = "classify" if random.random() < 0.7 else "ltu"
-        answers = self.answers[prompt]
-        return self.prompts[prompt], tuple((answers[part.label or ""], weight) for part, weight in parts)
+        labels = tuple(part.label or "" for part, _ in parts)
+        answers = tuple((self.answers[prompt][label], w) for label, (_, w) in zip(labels, parts, strict=True))
+        return Draft(samples, self.prompts[prompt], answers, labels)
 
     @staticmethod
     def _nearly_as_recorded(recording: Recording, random: augment.Generator) -> augment.Samples:

@@ -16,6 +16,7 @@ from harness.report.loading import Results
 from harness.report.published import SIGNS, PublishedNumber, percent_text, published_numbers
 from harness.report.published_tables import published_tables
 from harness.report.rendering import DASH, DIFFERS, INCOMPLETE, LEARNED, TIED, ReportTable, Source, file_name
+from harness.report.weights import row_names, trained_weights
 from harness.results_frame import KeptRun, score_facts
 from harness.scoring import VERBATIM, is_better_low
 
@@ -27,9 +28,10 @@ _COMPARED = "Bold: the best of the column; published rows are not compared."
 
 def accuracy_tables(results: Results) -> list[ReportTable]:
     """Every accuracy table, the table of all scores, and the published numbers by scorer."""
-    tables = [accuracy_table(grid, verdicts(results), published_numbers()) for grid in grids(results.runs)]
+    trained = trained_weights(results.training)
+    tables = [accuracy_table(grid, verdicts(results), published_numbers()) for grid in grids(results.runs, trained)]
     if results.runs:
-        tables.append(all_scores(results.runs))
+        tables.append(all_scores(results.runs, row_names(results.runs, trained)))
     return [*tables, *published_tables(published_numbers())]
 
 
@@ -71,7 +73,7 @@ def accuracy_table(grid: Grid, tests: Verdicts, published: Sequence[PublishedNum
     rows, bold = [], set()
     for line, name in enumerate(grid.rows):
         entries = [grid.cells.get((name, column)) for column in grid.columns]
-        cells = [_cell(entry, (name, c) in ties) for entry, c in zip(entries, grid.columns, strict=True)]
+        cells = [cell_text(entry, (name, c) in ties) for entry, c in zip(entries, grid.columns, strict=True)]
         rows.append((name, *cells, *(_average(grid, name, columns) for columns in averaged.values())))
         bold |= {(line, place) for place, c in enumerate(grid.columns, start=1) if (name, c) in best}
     outside = _published_rows(grid, published) if grid.setting.origin == "official" else []
@@ -103,7 +105,8 @@ def _origin_words(origin: str) -> str:
     return words.get(origin, "official data")
 
 
-def _cell(entry: Entry | None, is_tied: bool) -> str:
+def cell_text(entry: Entry | None, is_tied: bool) -> str:
+    """The score with its interval and marks; "-" where there is none, "n/a" where the metric was not available."""
     if entry is None:
         return DASH
     score = entry.score
@@ -267,17 +270,24 @@ def _lacks(score: ScoreRow) -> tuple[int, int]:
     return score.n_failed, score.n_unparsed
 
 
-def all_scores(runs: Sequence[KeptRun]) -> ReportTable:
-    """Every score of every run, for whoever computes further; printed with the columns that a reader wants first."""
-    facts = [row for run in runs for row in score_facts(run)]
-    shown = ("model", "model_options", "asked", "scorer", "metric")
+def all_scores(runs: Sequence[KeptRun], names: Mapping[str, str]) -> ReportTable:
+    """Every score of every run, for whoever computes further; printed with the columns that a reader wants first.
+
+    Args:
+        runs: of which scores are wanted.
+        names: what each run's model is called, by the run's place.
+    """
+    named = [(names[run.place], row) for run in runs for row in score_facts(run)]
+    facts = [row for _, row in named]
+    shown = ("model_options", "asked", "scorer", "metric")
     rows = tuple(
-        (*(str(row[name]) or DASH for name in shown), _percent(row), str(row["n_items"]), _counts(row)) for row in facts
+        (name, *(str(row[column]) or DASH for column in shown), _percent(row), str(row["n_items"]), _counts(row))
+        for name, row in named
     )
     return ReportTable(
         name="scores",
         title="Every score of every run",
-        header=(*shown, "score % [95 %]", "n", "unparsed / failed"),
+        header=("model", *shown, "score % [95 %]", "n", "unparsed / failed"),
         rows=rows,
         sources=tuple(run_source(run) for run in runs),
         notes=("Scores of different scorers, metrics or item sets do not compare.",),

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from harness.records import RunRecord, ScoreRow
 from harness.report.published import task_order
+from harness.report.weights import Trained, row_names
 from harness.results_frame import KeptRun, model_order
 from harness.scoring import VERBATIM
-from harness.tables import model_text
 
 METRIC_NAMES: Mapping[str, str] = {
     "accuracy": "acc.",
@@ -132,10 +132,17 @@ class Grid:
         )
 
 
-def grids(runs: Iterable[KeptRun]) -> list[Grid]:
-    """One grid a setting and scorer of labels; columns of captions and transcripts stand in each."""
+def grids(runs: Iterable[KeptRun], trained: Mapping[str, Trained]) -> list[Grid]:
+    """One grid a setting and scorer of labels; columns of captions and transcripts stand in each.
+
+    Args:
+        runs: what was asked.
+        trained: what left the weights of each hash, by which rows of several seeds are told apart.
+    """
+    kept = list(runs)
+    names = row_names(kept, trained)
     by_setting: dict[Setting, list[Entry]] = {}
-    for run in runs:
+    for run in kept:
         headline = run.record.task.metrics[:1]
         entries = [Entry(run, score) for score in run.scores if score.metric in headline]
         by_setting.setdefault(Setting.of(run.record), []).extend(entries)
@@ -144,7 +151,7 @@ def grids(runs: Iterable[KeptRun]) -> list[Grid]:
         entries = by_setting[setting]
         scorers = sorted({_plain(entry) for entry in entries} - {VERBATIM}) or [VERBATIM]
         for scorer in scorers:
-            found.append(_grid(setting, scorer, [e for e in entries if _plain(e) in (scorer, VERBATIM)]))
+            found.append(_grid(setting, scorer, [e for e in entries if _plain(e) in (scorer, VERBATIM)], names))
     return [grid for grid in found if grid.columns]
 
 
@@ -152,8 +159,7 @@ def _plain(entry: Entry) -> str:
     return entry.score.scorer.partition("[")[0]
 
 
-def _grid(setting: Setting, scorer: str, entries: list[Entry]) -> Grid:
-    names = row_names(entry.run for entry in entries)
+def _grid(setting: Setting, scorer: str, entries: list[Entry], names: Mapping[str, str]) -> Grid:
     cells: dict[tuple[str, Column], Entry] = {}
     left_out = []
     for entry in sorted(entries, key=lambda entry: (entry.run.started_utc, entry.run.place)):
@@ -166,34 +172,3 @@ def _grid(setting: Setting, scorer: str, entries: list[Entry]) -> Grid:
         {row for row, _ in cells}, key=lambda row: (model_order(row.partition(":")[0].partition(" ")[0]), row)
     )
     return Grid(setting, scorer, tuple(columns), tuple(rows), cells, tuple(sorted(set(left_out))))
-
-
-def row_names(runs: Iterable[KeptRun]) -> dict[str, str]:
-    """What each run's model is called, by the run's place: with options, and weights where the name alone is not one.
-
-    Two runs have the same name only if model, variant, options and weights are the same.
-    """
-    kept = list(runs)
-    options = {run.place: _options(run.record) for run in kept}
-    plain = {run.place: model_text(run.record) + options[run.place] for run in kept}
-    weights: dict[str, set[str]] = {}
-    for run in kept:
-        weights.setdefault(plain[run.place], set()).add(_way(run.record))
-    return {
-        run.place: name if len(weights[name]) == 1 else f"{name} [{_way(run.record)}]"
-        for run, name in ((run, plain[run.place]) for run in kept)
-    }
-
-
-def _options(record: RunRecord) -> str:
-    """The options that were given and that a protocol did not give, in brackets."""
-    given = {name: value for name, value in record.model.options_passed.items() if name not in ("variant", "weights")}
-    if not given or record.protocol is not None:
-        return ""
-    return f" ({', '.join(f'{name}={value}' for name, value in sorted(given.items()))})"
-
-
-def _way(record: RunRecord) -> str:
-    """Weights and number type: what else two runs of one model and options may differ in."""
-    weights = (record.model.weights_sha256 or "no weights")[:8]
-    return f"{weights}, {record.dtype}"

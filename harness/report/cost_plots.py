@@ -8,13 +8,15 @@ from typing import Any
 
 from harness.frontier_table import length_text, model_name
 from harness.report.costs import named_scaling, scaling_source
-from harness.report.kept_tables import frontier_source
+from harness.report.kept_tables import frontier_source, record_name
 from harness.report.loading import KeptFrontier, KeptScaling, Results
 from harness.report.style import COLUMN, PAGE, FigureSpec, drawable, log_scale, looks, panel_grid
 from harness.scaling_curves import BY_NAME, Conditions, Line, Quantity, growth_of, lines_of, pairs_of
 from harness.scaling_tables import crossover_text
 from harness.timing import Spread
 
+# Of the short figure, which fits above a column of text.
+SHORT = ("total", "allocated", "flops")
 DRAWN = ("total", "first_token", "prefill", "per_token", "allocated", "beyond_model", "process", "flops")
 _FEW = 2
 
@@ -28,10 +30,9 @@ def cost_figures(results: Results) -> list[FigureSpec]:
         for shared in conditions:
             of_these = [line for line in lines if line.conditions == shared]
             full_name = name if len(conditions) == 1 else f"{name}-{_slug(shared)}"
-            specs += scaling_figure(kept, full_name, shared, of_these)
-    several = len(results.frontiers) > 1
-    for frontier in results.frontiers:
-        specs.append(frontier_figure(frontier, several))
+            specs += scaling_figure(kept, full_name, shared, of_these, DRAWN)
+            specs += scaling_figure(kept, f"{full_name}-short", shared, of_these, SHORT)
+    specs += [frontier_figure(kept, len(results.frontiers)) for kept in results.frontiers]
     return specs
 
 
@@ -42,9 +43,11 @@ def _slug(conditions: Conditions) -> str:
 # --- scaling ---------------------------------------------------------------------------------------------------------
 
 
-def scaling_figure(kept: KeptScaling, name: str, conditions: Conditions, lines: Sequence[Line]) -> list[FigureSpec]:
-    """A panel a quantity that was measured at two lengths or more; none where nothing was."""
-    panels = [_panel(BY_NAME[quantity], lines) for quantity in DRAWN if quantity in BY_NAME]
+def scaling_figure(
+    kept: KeptScaling, name: str, conditions: Conditions, lines: Sequence[Line], quantities: Sequence[str]
+) -> list[FigureSpec]:
+    """A panel each of these quantities that was measured at two lengths or more; none where nothing was."""
+    panels = [_panel(BY_NAME[quantity], lines) for quantity in quantities]
     panels = [panel for panel in panels if any(len(line["points"]) >= _FEW for line in panel["lines"].values())]
     if not panels:
         return []
@@ -60,8 +63,9 @@ def scaling_figure(kept: KeptScaling, name: str, conditions: Conditions, lines: 
             draw=_draw_scaling,
             notes=(
                 f"{conditions}; {kept.record.environment.cpu}. Bands: 95 % intervals of medians. Thin lines: power "
-                "laws fitted to the long end; their exponents stand in the panels. Vertical lines: from there on the "
-                "state-space model is cheaper. Crosses: lengths that failed.",
+                "laws fitted to the long end, with their exponents above the panel in the order of the legend. "
+                "Vertical lines: where one model becomes cheaper than another, as told above the panel. Crosses: "
+                "lengths that failed.",
             ),
         )
     ]
@@ -91,23 +95,32 @@ def _draw_scaling(figure: Any, data: Mapping[str, Any]) -> None:
     all_axes = figure.subplots(n_rows, n_columns, squeeze=False)
     look = looks(data["models"])
     handles: dict[str, Any] = {}
+    names = [name for name in data["models"] if any(panel["lines"][name]["points"] for panel in panels)]
     for axes, panel in zip(all_axes.flat, panels, strict=False):
-        told = []
         for name, line in panel["lines"].items():
             if line["points"]:
                 handles[name] = _draw_line(axes, line, look[name])
-            if line["fit"] is not None:
-                told.append(f"{drawable(name)}: {line['fit'][2]:.2f}")
         for _, _, at_s, _ in panel["crossings"]:
             axes.axvline(at_s, color="0.4", linewidth=0.6, linestyle=(0, (1, 2)))
         log_scale(axes, x=True, y=True)
         axes.set_xlabel("audio (s)")
-        axes.set_ylabel(f"{panel['title']} ({panel['unit']})")
-        axes.set_title("exponents\n" + "\n".join(told), fontsize=5, loc="left", color="0.25")
+        axes.set_title(f"{panel['title']} ({panel['unit']})", pad=3 + 6 * len(_told(panel, names)))
+        axes.text(0, 1.02, "\n".join(_told(panel, names)), fontsize=5, color="0.25", transform=axes.transAxes)
         axes.grid(True, linewidth=0.4, color="0.85")
     for axes in list(all_axes.flat)[len(panels) :]:
         axes.set_visible(False)
-    figure.legend(list(handles.values()), list(map(drawable, handles)), loc="outside upper center", ncols=4)
+    figure.legend([handles[name] for name in names], list(map(drawable, names)), loc="outside upper center", ncols=4)
+
+
+def _told(panel: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """The small lines above a panel: exponents, and from which length on a model is cheaper than another."""
+    fits = [panel["lines"][name]["fit"] for name in names]
+    exponents = ", ".join("-" if fit is None else f"{fit[2]:.2f}" for fit in fits)
+    crossings = [
+        f"{drawable(first)} below {drawable(second)} from {at_s:.3g} s on"
+        for first, second, at_s, _ in panel["crossings"]
+    ]
+    return [f"exponents {exponents}", *crossings]
 
 
 def _draw_line(axes: Any, line: Mapping[str, Any], look: Any) -> Any:
@@ -132,7 +145,7 @@ def _draw_line(axes: Any, line: Mapping[str, Any], look: Any) -> Any:
 # --- frontier --------------------------------------------------------------------------------------------------------
 
 
-def frontier_figure(kept: KeptFrontier, has_others: bool) -> FigureSpec:
+def frontier_figure(kept: KeptFrontier, n_records: int) -> FigureSpec:
     """A bar a model: the longest audio that passed, and what broke above it."""
     bars = [
         {
@@ -147,7 +160,7 @@ def frontier_figure(kept: KeptFrontier, has_others: bool) -> FigureSpec:
     memory = "none" if cap is None else f"{cap / 2**30:g} GiB"
     caps = f"memory cap {memory}, time limit {'none' if limit is None else f'{limit:g} s'}"
     return FigureSpec(
-        name=f"frontier-{kept.place.rsplit('/', 1)[-1]}" if has_others else "frontier",
+        name=record_name("frontier", kept.place, n_records),
         title="Longest audio under the caps",
         width=COLUMN,
         height=0.7 + 0.32 * len(bars),

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from harness.report.accuracy import run_source
 from harness.report.loading import KeptScaling, Results
 from harness.report.rendering import DASH, ReportTable, Source
+from harness.report.weights import row_names, trained_weights
 from harness.results_frame import KeptRun
 from harness.scaling_curves import Line, lines_of
 from harness.scaling_rows import Measured, PointRow
 from harness.scaling_tables import POINTS_NOTE, points_table
-from harness.tables import Table, model_text, task_text
+from harness.tables import Table, task_text
 
 SHORT_S = 10.0
 _FROM_POINTS = (
@@ -31,7 +32,8 @@ _FROM_POINTS = (
 
 def cost_tables(results: Results) -> list[ReportTable]:
     """The table of runs where there are any, and one of each scaling record."""
-    tables = [run_costs(results.runs)] if results.runs else []
+    names = row_names(results.runs, trained_weights(results.training))
+    tables = [run_costs(results.runs, names)] if results.runs else []
     return tables + [efficiency(kept, name) for kept, name in named_scaling(results, "efficiency")]
 
 
@@ -70,12 +72,17 @@ def seconds_a_clip(run: KeptRun) -> float | None:
     return sum(p.answer_s for p in run.predictions) / len(run.predictions) if run.predictions else None
 
 
-def run_costs(runs: Sequence[KeptRun]) -> ReportTable:
-    """What each run took, from its answers."""
+def run_costs(runs: Sequence[KeptRun], names: Mapping[str, str]) -> ReportTable:
+    """What each run took, from its answers.
+
+    Args:
+        runs: of which costs are wanted.
+        names: what each run's model is called, by the run's place.
+    """
     machines = list(dict.fromkeys(map(machine_text, runs)))
     letters = {machine: f"M{number}" for number, machine in enumerate(machines, start=1)}
     header = ("model", "task", "parameters", "trainable", "s a clip", "RTF", "tokens/s", "peak RSS MiB", "machine")
-    rows = tuple((*_run_cells(run), letters[machine_text(run)]) for run in runs)
+    rows = tuple((names[run.place], *_run_cells(run), letters[machine_text(run)]) for run in runs)
     return ReportTable(
         name="run-costs",
         title="What each run took",
@@ -99,7 +106,6 @@ def _run_cells(run: KeptRun) -> tuple[str, ...]:
     n_tokens = sum(p.n_answer_tokens for p in answered)
     a_clip = seconds_a_clip(run)
     return (
-        model_text(record),
         task_text(record),
         count_text(sum(record.model.parameters.values())),
         count_text(sum(record.model.trainable_parameters.values())),

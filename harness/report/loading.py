@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, FiniteFloat, ValidationError
 
 from harness.errors import HarnessError, RecordError
 from harness.frontier_rows import PROBES_FILE, FrontierRecord, ProbeRow, load_frontier, load_probes
 from harness.records import ComparisonRecord, ControlsRecord, load_comparison, load_controls
 from harness.results_frame import KeptRun, read_runs
 from harness.scaling_rows import PointRow, ScalingRecord, load_points, load_scaling_record, newest_points
+from harness.streaming_rows import POINTS_FILE, MinuteRow, StreamingRecord, load_minutes, load_streaming
 
 KeptT = TypeVar("KeptT")
 
@@ -38,18 +39,36 @@ class KeptFrontier:
 
 
 @dataclass(frozen=True)
+class KeptStreaming:
+    """A record of `frontier --streaming` and its minutes."""
+
+    place: str
+    record: StreamingRecord
+    minutes: tuple[MinuteRow, ...]
+
+
+@dataclass(frozen=True)
 class KeptTraining:
-    """A training run's curve, one dictionary a logged step, and its record where it has one."""
+    """A training run's curve, one dictionary a logged step, its settings, and its record where it has one.
+
+    `first_round_sha256` is the hash of what a first round left for others to take over, of a folder that keeps it.
+    """
 
     place: str
     record: dict[str, Any] | None
     curve: tuple[dict[str, float], ...]
+    config: dict[str, Any]
+    first_round_sha256: str | None
+
+    @property
+    def model(self) -> str:
+        """The model as it is typed."""
+        return self.place.rsplit("/", 2)[1].replace("-", ":", 1)
 
     @property
     def name(self) -> str:
         """The model as it is typed, and the name of the training run."""
-        _, model, run = self.place.rsplit("/", 2)
-        return f"{model.replace('-', ':', 1)} {run}"
+        return f"{self.model} {self.place.rsplit('/', 1)[1]}"
 
 
 @dataclass(frozen=True)
@@ -77,10 +96,35 @@ class Results:
     runs: tuple[KeptRun, ...]
     scaling: tuple[KeptScaling, ...]
     frontiers: tuple[KeptFrontier, ...]
+    streaming: tuple[KeptStreaming, ...]
     controls: tuple[KeptControls, ...]
     comparisons: tuple[KeptComparison, ...]
     training: tuple[KeptTraining, ...]
     problems: tuple[str, ...]
+
+
+class _Bounds(BaseModel):
+    low: FiniteFloat
+    high: FiniteFloat
+
+
+class _HeldOutScore(BaseModel):
+    scorer: str
+    value: FiniteFloat
+    n_items: int
+    interval: _Bounds
+
+
+class _TrainingRecord(BaseModel):
+    """What is read of a training record; recipes may write more. A staged recipe holds losses out, not scores."""
+
+    learned_from: dict[str, Any]
+    config: dict[str, Any]
+    trained_s: FiniteFloat
+    model_options: dict[str, Any] = {}
+    environment: dict[str, Any] = {}
+    weights_sha256: str | None = None
+    held_out: list[_HeldOutScore | dict[str, FiniteFloat]] = []
 
 
 def load_all(folder: Path) -> Results:
@@ -96,6 +140,7 @@ def load_all(folder: Path) -> Results:
         tuple(runs),
         tuple(_kept(folder, "scaling", "record.json", _scaling, problems)),
         tuple(_kept(folder, "frontier", "record.json", _frontier, problems)),
+        tuple(_kept(folder, "streaming", "record.json", _streaming, problems)),
         tuple(_kept(folder, "controls", "controls.json", _controls, problems)),
         tuple(_kept(folder, "compare", "record.json", _comparison, problems)),
         tuple(_kept(folder, "training", "curve.jsonl", _training, problems)),
@@ -141,6 +186,16 @@ def _frontier(folder: Path, place: str) -> KeptFrontier:
     return KeptFrontier(place, record, tuple(load_probes(folder)))
 
 
+def _streaming(folder: Path, place: str) -> KeptStreaming:
+    record = load_streaming(folder)
+    if record.ended_utc is None:
+        raise RecordError(f"{folder} is not finished: it was interrupted.")
+    # Where every model failed in its first minute, no minute was ever written.
+    if any(row.n_minutes for row in record.rows) and not (folder / POINTS_FILE).exists():
+        raise RecordError(f"{folder} has no {POINTS_FILE}: its minutes cannot be shown.")
+    return KeptStreaming(place, record, tuple(load_minutes(folder)))
+
+
 def _controls(folder: Path, place: str) -> KeptControls | None:
     record = load_controls(folder)
     if record is not None and not record.is_complete:
@@ -160,8 +215,30 @@ def _training(folder: Path, place: str) -> KeptTraining:
         # JSON as Python reads it has NaN; a comparison with itself finds it.
         if not isinstance(line, dict) or "step" not in line or any(value != value for value in line.values()):
             raise RecordError(f"{folder / 'curve.jsonl'} line {number} has no step, or a value that is no number.")
-    path = folder / "record.json"
-    return KeptTraining(place, json.loads(path.read_text(encoding="utf-8")) if path.exists() else None, curve)
+    path = folder / "first_round.sha256"
+    return KeptTraining(
+        place,
+        _training_record(folder / "record.json"),
+        curve,
+        _read_object(folder / "config.json") or {},
+        path.read_text(encoding="utf-8").strip() if path.exists() else None,
+    )
+
+
+def _training_record(path: Path) -> dict[str, Any] | None:
+    found = _read_object(path)
+    if found is not None:
+        _TrainingRecord.model_validate(found)
+    return found
+
+
+def _read_object(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(found, dict):
+        raise RecordError(f"{path} holds no JSON object.")
+    return found
 
 
 def _duplicates(runs: list[KeptRun]) -> list[str]:

@@ -10,30 +10,32 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.report.accuracy import run_source
-from harness.report.columns import row_names
 from harness.report.loading import Results
+from harness.report.over_seeds import LIGHT_SCORERS
 from harness.report.rendering import file_name
 from harness.report.style import PAGE, SURFACE, FigureSpec, drawable, label_edges
+from harness.report.weights import one_set_of_weights, row_names, trained_weights
 from harness.results_frame import KeptRun
 from harness.scores import decided_items, run_facts
 from harness.tables import task_text
 
-_LIGHT_SCORERS = ("exact", "loglik")
 _MOST_COLUMNS = 4
 _READABLE_CELLS = 9
 
 
 def needle_figures(results: Results) -> tuple[list[FigureSpec], list[str]]:
     """One figure a question and scorer, with a panel a model and ratio; and why some runs have none."""
-    names = row_names(results.runs)
+    trained = trained_weights(results.training)
+    shown = one_set_of_weights(results.runs, trained)
+    names = row_names(shown, trained)
     questions: dict[tuple[str, str], dict[str, KeptRun]] = {}
     remarks = []
-    for run in results.runs:
+    for run in shown:
         if not _has_places(run):
             continue
-        scorers = [name for name in _LIGHT_SCORERS if any(row.scorer == name for row in run.scores)]
+        scorers = [name for name in LIGHT_SCORERS if any(row.scorer == name for row in run.scores)]
         if not scorers:
-            remarks.append(f"{run.place}: no heat map, as it was scored by neither of {', '.join(_LIGHT_SCORERS)}.")
+            remarks.append(f"{run.place}: no heat map, as it was scored by neither of {', '.join(LIGHT_SCORERS)}.")
             continue
         question = f"{task_text(run.record)} {run.record.task.item_set_sha256[:8]}"
         for scorer in scorers:

@@ -5,20 +5,18 @@ What cannot be computed here, for want of a tool or a service, keeps its recorde
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from harness.errors import HarnessError
+from harness.frontier import full_name
 from harness.records import ControlsRecord, LabelRow, Prediction, RunRecord, ScoreRow, load_predictions
-from harness.report.loading import KeptControls, KeptFrontier, KeptScaling, Results
+from harness.report.differing import differing
+from harness.report.loading import KeptControls, KeptFrontier, KeptScaling, KeptStreaming, Results
+from harness.report.rederiving_pairs import ASKS_A_SERVICE, comparison_differences, gain_differences
 from harness.scores import RunFacts, compute_scores, make_scorer, run_facts
 from harness.timing import Spread
 
-# Asks a paid service over the network: `score RUN --scorer ltu` is the command for that.
-_ASKS_A_SERVICE = ("ltu",)
-_TOLERANCE = 1e-9
 _SPREADS = {"total": "total_s", "first_token": "first_token_s", "per_token": "per_token_s"}
 
 
@@ -46,40 +44,21 @@ def rederive(results: Results) -> Rederived:
         differences += found
         missing += left
         n_values += n
+    for comparison in results.comparisons:
+        found, left, n = comparison_differences(comparison, results)
+        differences += found
+        missing += left
+        n_values += n
     for scaling in results.scaling:
         differences += _scaling_differences(scaling)
         n_values += sum(point.measured is not None for point in scaling.points)
     for frontier in results.frontiers:
         differences += _frontier_differences(frontier)
         n_values += len(frontier.record.rows)
+    for streaming in results.streaming:
+        differences += _streaming_differences(streaming)
+        n_values += len(streaming.record.rows)
     return Rederived(replace(results, runs=tuple(runs)), n_values, tuple(differences), tuple(missing))
-
-
-def differing(stored: Any, made: Any, place: str = "") -> Iterator[str]:
-    """Where two values of plain data differ, by their path; numbers may differ by one part in 10^9."""
-    if isinstance(stored, Mapping) and isinstance(made, Mapping):
-        for key in sorted(set(stored) | set(made), key=str):
-            yield from differing(stored.get(key), made.get(key), f"{place}.{key}".lstrip("."))
-    elif _is_list(stored) and _is_list(made) and len(stored) == len(made):
-        for number, (one, other) in enumerate(zip(stored, made, strict=True)):
-            yield from differing(one, other, f"{place}.{number}".lstrip("."))
-    elif not _is_same(stored, made):
-        yield f"{place}: {_short(stored)} stands there, {_short(made)} follows from the records"
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, (list, tuple))
-
-
-def _is_same(one: Any, other: Any) -> bool:
-    if isinstance(one, (int, float)) and isinstance(other, (int, float)):
-        return math.isclose(one, other, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE)
-    return bool(one == other)
-
-
-def _short(value: Any) -> str:
-    text = " ".join(str(value).split())
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 # --- scores ----------------------------------------------------------------------------------------------------------
@@ -109,7 +88,7 @@ def _anew(
     old: ScoreRow, predictions: Sequence[Prediction], labels: Sequence[LabelRow], facts: RunFacts
 ) -> ScoreRow | str:
     """The score computed anew, or why it cannot be."""
-    if old.scorer.partition("[")[0] in _ASKS_A_SERVICE:
+    if old.scorer.partition("[")[0] in ASKS_A_SERVICE:
         return "this scorer asks a service over the network"
     try:
         version = make_scorer(old.scorer).version
@@ -129,6 +108,7 @@ def _controls(kept: KeptControls) -> tuple[list[str], list[str], int]:
     record: ControlsRecord | RunRecord = kept.record
     differences: list[str] = []
     missing: list[str] = []
+    answers: dict[str, list[Prediction]] = {}
     n_values = 0
     for condition in kept.record.conditions:
         place = f"{kept.place}/{condition.name}"
@@ -137,28 +117,13 @@ def _controls(kept: KeptControls) -> tuple[list[str], list[str], int]:
         except HarnessError as error:
             differences.append(str(error))
             continue
+        answers[condition.name] = predictions
         made, found, left = _scores(condition.scores, predictions, record.task.labels, run_facts(record))
         differences += [f"{place}: {text}" for text in found]
         missing += [f"{place}: {text}" for text in left]
         n_values += len(made) - len(left)
-    return [*differences, *_gain_differences(kept)], missing, n_values
-
-
-def _gain_differences(kept: KeptControls) -> list[str]:
-    """Gains whose two sides are not the conditions' own scores, or whose difference is another."""
-    scores = {
-        (row.name, score.scorer, score.metric): score.value for row in kept.record.conditions for score in row.scores
-    }
-    found = []
-    for gain in kept.record.gains:
-        if gain.gain is None or gain.real is None or gain.control is None:
-            continue
-        real = scores.get(("real", gain.scorer, gain.metric))
-        control = scores.get((gain.best_control or "", gain.scorer, gain.metric))
-        expected = {"real": real, "control": control, "gain": abs(gain.real - gain.control)}
-        stated = {"real": gain.real, "control": gain.control, "gain": abs(gain.gain)}
-        found += [f"{kept.place}, {gain.metric} by {gain.scorer}, {text}" for text in differing(stated, expected)]
-    return found
+    found, left, n_gains = gain_differences(kept, answers)
+    return [*differences, *found], [*missing, *left], n_values + n_gains
 
 
 # --- costs -----------------------------------------------------------------------------------------------------------
@@ -192,4 +157,19 @@ def _frontier_differences(kept: KeptFrontier) -> list[str]:
             found.append(f"{kept.place}: {name} has an edge of {row.edge_s:g} s, which not all its probes passed")
         if row.breaks_at_s != (min(above) if above else None):
             found.append(f"{kept.place}: {name} is said to break at {row.breaks_at_s} s, its probes at {above}")
+    return found
+
+
+def _streaming_differences(kept: KeptStreaming) -> list[str]:
+    """Rows that tell other minutes than those which were logged, or a time that these do not fit into."""
+    found = []
+    for row in kept.record.rows:
+        name = full_name(row.model)
+        minutes = [point for point in kept.minutes if point.model == name]
+        if [point.minute for point in minutes] != list(range(1, row.n_minutes + 1)):
+            found.append(
+                f"{kept.place}: {name} is said to have heard {row.n_minutes} minutes; {len(minutes)} are there"
+            )
+        elif row.listening_s is not None and sum(point.wall_s for point in minutes) > row.listening_s * (1 + 1e-9):
+            found.append(f"{kept.place}: the minutes of {name} took longer than the {row.listening_s:g} s of listening")
     return found

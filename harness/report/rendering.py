@@ -5,14 +5,15 @@ Cells are plain text. Marks beside a number are single signs, and `MARKS` says i
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import html
-import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from harness.latex import latex_escaped, one_line, tabular
+from harness.tables import csv_rows
 
 DASH = "-"
 TIED, INCOMPLETE, LEARNED = "≈", "*", "#"
@@ -25,34 +26,6 @@ MARKS: Mapping[str, str] = {
     SECONDARY: "read in a digest, not in the source itself",
     INFERRED: "inferred; see the notes of `published.csv`",
     RECALLED: "recalled from memory and not checked",
-}
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "$": r"\$",
-    "&": r"\&",
-    "#": r"\#",
-    "%": r"\%",
-    "_": r"\_",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
-    "`": r"\textasciigrave{}",
-    "*": r"\textasteriskcentered{}",
-    "≈": r"$\approx$",
-    "≥": r"$\geq$",
-    "×": r"$\times$",
-    "§": r"\S{}",
-    "¶": r"\P{}",
-    "†": r"\dag{}",
-    "‡": r"\ddag{}",
-    # At the start of a line of a table, a bracket would be an argument of the line before.
-    "[": "{[}",
-    "]": "{]}",
 }
 
 
@@ -127,7 +100,7 @@ def _strong(text: str, is_bold: bool) -> str:
 
 def markdown_escaped(text: str) -> str:
     """Text that Markdown shows as it is: no HTML, no emphasis, no links, no new cell and no new line."""
-    text = html.escape(_one_line(text), quote=False)
+    text = html.escape(one_line(text), quote=False)
     text = re.sub(r"([\\`*|])", r"\\\1", text)
     text = re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)
     # Brackets alone are an interval; before a parenthesis or a colon they would be a link.
@@ -135,41 +108,18 @@ def markdown_escaped(text: str) -> str:
 
 
 def to_latex(table: ReportTable) -> str:
-    """A tabular with booktabs' rules, and the notes as comments and as a paragraph."""
+    """A tabular with booktabs' rules, the title as a comment above it and the notes as a paragraph below."""
     columns = "".join("r" if _is_numeric(table, column) else "l" for column in range(len(table.header)))
-    lines = ["% " + _one_line(table.title), "% needs \\usepackage{booktabs} and \\usepackage[T1]{fontenc}"]
-    lines += [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", _latex_row(table.header), r"\midrule"]
-    for number, row in enumerate(table.rows):
-        if number in table.rules:
-            lines.append(r"\midrule")
-        bold = {column for line, column in table.bold if line == number}
-        lines.append(_latex_row(row, bold))
-    lines += [r"\bottomrule", r"\end{tabular}", "", r"\par\smallskip{\footnotesize"]
+    lines = ["% " + one_line(table.title), "% needs \\usepackage{booktabs} and \\usepackage[T1]{fontenc}"]
+    lines += tabular(table.header, table.rows, columns, table.bold, table.rules)
+    lines += ["", r"\par\smallskip{\footnotesize"]
     lines += [rf"{latex_escaped(note)}\par" for note in table.all_notes()]
     return "\n".join([*lines, "}"]) + "\n"
 
 
-def _latex_row(cells: Sequence[str], bold: set[int] | frozenset[int] = frozenset()) -> str:
-    texts = [latex_escaped(cell) for cell in cells]
-    return " & ".join(rf"\textbf{{{text}}}" if n in bold else text for n, text in enumerate(texts)) + r" \\"
-
-
-def latex_escaped(text: str) -> str:
-    """Text that LaTeX prints as it is; letters that pdflatex has no sign for become their code point."""
-    return "".join(_LATEX.get(letter) or _latex_letter(letter) for letter in _one_line(text))
-
-
-def _latex_letter(letter: str) -> str:
-    # Latin letters with accents come with the T1 encoding.
-    return letter if ord(letter) < 0x180 else rf"\texttt{{U+{ord(letter):04X}}}"
-
-
 def to_csv(table: ReportTable) -> str:
     """Values for other programs (RFC 4180, but for line ends)."""
-    stream = io.StringIO()
-    rows = table.data if table.data is not None else (table.header, *table.rows)
-    csv.writer(stream, lineterminator="\n").writerows([["" if cell is None else cell for cell in row] for row in rows])
-    return stream.getvalue()
+    return csv_rows(table.data if table.data is not None else (table.header, *table.rows))
 
 
 def _is_numeric(table: ReportTable, column: int) -> bool:
@@ -186,8 +136,3 @@ def file_name(*parts: str) -> str:
 def _file_part(part: str) -> str:
     plain = re.sub(r"[^A-Za-z0-9_.=]+", "_", part).strip("_.")
     return plain if plain == part.replace(" ", "_") else f"{plain}-{hashlib.sha256(part.encode()).hexdigest()[:6]}"
-
-
-def _one_line(text: str) -> str:
-    """Without line ends and other control characters."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)

@@ -10,7 +10,8 @@ from harness.report.columns import METRIC_NAMES, Column, Entry, Grid, grids
 from harness.report.costs import SHORT_S, machine_text, seconds_a_clip
 from harness.report.loading import Results
 from harness.report.rendering import file_name
-from harness.report.style import COLUMN, PAGE, FigureSpec, drawable, label_edges, log_scale, looks, panel_grid
+from harness.report.style import COLUMN, PAGE, FigureSpec, drawable, label_edges, log_scale, looks, panel_grid, wrapped
+from harness.report.weights import one_set_of_weights, trained_weights
 from harness.scoring import is_better_low
 from harness.tables import model_text
 
@@ -19,17 +20,20 @@ _SCORERS = ("exact", "loglik", "embed")
 _MOST_NAMED_CLASSES = 20
 _CONFUSION = "Greys"
 _NO_LABEL = "no label"
+_ROW_HEIGHT = 1.9
 _BETTER = "Up and left is better. Line: the best score at each cost."
 
 
 def run_figures(results: Results) -> list[FigureSpec]:
-    """The figures of every accuracy table but those of prompts that are not the first."""
+    """The figures of every accuracy table but those of prompts that are not the first, with one seed of each model."""
+    trained = trained_weights(results.training)
+    shown = grids(one_set_of_weights(results.runs, trained), trained)
+    drawn = [grid for grid in shown if not grid.setting.asked.startswith("prompt")]
     specs = []
-    for grid in grids(results.runs):
-        if not grid.setting.asked.startswith("prompt"):
-            specs.append(accuracy_figure(grid))
-            specs += pareto_figures(grid, results)
-    return specs + confusion_figures([g for g in grids(results.runs) if not g.setting.asked.startswith("prompt")])
+    for grid in drawn:
+        specs.append(accuracy_figure(grid))
+        specs += pareto_figures(grid, results)
+    return specs + confusion_figures(drawn)
 
 
 def _name(start: str, grid: Grid, *ends: str) -> str:
@@ -70,7 +74,7 @@ def accuracy_figure(grid: Grid) -> FigureSpec:
 def _draw_accuracy(figure: Any, data: Mapping[str, Any]) -> None:
     panels, models = data["panels"], data["models"]
     n_rows, n_columns = panel_grid(len(panels))
-    all_axes = figure.subplots(n_rows, n_columns, squeeze=False, sharey=True).flat
+    all_axes = list(figure.subplots(n_rows, n_columns, squeeze=False, sharey=True).flat)
     look = looks(models)
     for axes, panel in zip(all_axes, panels, strict=False):
         for name, (value, low, high) in panel["values"].items():
@@ -80,10 +84,10 @@ def _draw_accuracy(figure: Any, data: Mapping[str, Any]) -> None:
         axes.set_yticks([-place for place in range(len(models))], [drawable(name) for name in models])
         axes.set_ylim(-len(models) + 0.4, 0.6)
         axes.set_xlim(left=min([0.0, *(low for _, low, _ in panel["values"].values())]))
-        axes.set_title(drawable(panel["title"]))
+        axes.set_title(wrapped(panel["title"], 0.75 * figure.get_size_inches()[0] / n_columns))
         axes.set_xlabel(f"{METRIC_NAMES.get(panel['metric'], panel['metric'])} (%)")
         axes.grid(True, axis="x", linewidth=0.4, color="0.85")
-    for axes in list(all_axes)[len(panels) :]:
+    for axes in all_axes[len(panels) :]:
         axes.set_visible(False)
 
 
@@ -110,7 +114,7 @@ def pareto_figures(grid: Grid, results: Results) -> list[FigureSpec]:
             name=_name("pareto", grid),
             title=f"Score against cost, {grid.setting}, labels by {grid.scorer}",
             width=PAGE if len(costs) > 1 else COLUMN,
-            height=1.9 * len(rows) + 0.3,
+            height=_ROW_HEIGHT * len(rows) + 0.3,
             data={"models": list(grid.rows), "costs": [name for name, _ in costs], "rows": rows},
             sources=_sources(list(grid.cells.values())),
             draw=_draw_pareto,
@@ -175,7 +179,7 @@ def _draw_pareto(figure: Any, data: Mapping[str, Any]) -> None:
     for axes_row, row in zip(all_axes, rows, strict=True):
         for axes, panel in zip(axes_row, row["panels"], strict=True):
             for name, (x, y) in panel["points"].items():
-                (handles[name],) = axes.plot([x], [y], linestyle="", color=look[name].colour, marker=look[name].marker)
+                (handles[name],) = axes.plot([x], [y], linestyle="", **look[name].hollow)
             for value in panel["floors"].values():
                 axes.axhline(value, color="0.5", linewidth=0.7, linestyle=":")
             if panel["points"]:
@@ -186,7 +190,7 @@ def _draw_pareto(figure: Any, data: Mapping[str, Any]) -> None:
                 log_scale(axes, x=True)
             axes.set_xlabel(panel["cost"])
             axes.grid(True, linewidth=0.4, color="0.85")
-        axes_row[0].set_ylabel(f"{drawable(row['title'])} (%)".replace(" (n", "\n(n"))
+        axes_row[0].set_ylabel(wrapped(f"{row['title']} (%)", _ROW_HEIGHT))
     names = [name for name in data["models"] if name in handles]
     figure.legend([handles[name] for name in names], list(map(drawable, names)), loc="outside upper center", ncols=4)
 

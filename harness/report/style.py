@@ -7,6 +7,7 @@ hatching, and surfaces in lightness, so that each is legible in grey. Nothing in
 from __future__ import annotations
 
 import itertools
+import math
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ SURFACE = "cividis"
 _FOOTNOTE_SIZE = 5.0
 _LETTERS_AN_INCH = 25
 _LINE_HEIGHT = 0.085
+_TITLE_LETTERS_AN_INCH = 17
+_TICK_DIGITS = ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0))
+_FEWEST_TICKS, _MOST_TICKS = 3, 6
 _STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "lalm-harness",
@@ -85,6 +89,11 @@ class Look:
     def line(self) -> dict[str, Any]:
         """Arguments of matplotlib's `plot`."""
         return {"color": self.colour, "marker": self.marker, "linestyle": self.dash}
+
+    @property
+    def hollow(self) -> dict[str, Any]:
+        """Arguments of matplotlib's `plot` for markers that do not hide one another."""
+        return {"color": self.colour, "marker": self.marker, "markerfacecolor": "none", "markeredgewidth": 1.1}
 
 
 def looks(names: Iterable[str]) -> dict[str, Look]:
@@ -150,8 +159,8 @@ def drawable(text: str) -> str:
 
 
 def log_scale(axes: Any, *, x: bool = False, y: bool = False) -> None:
-    """Make axes logarithmic, with plain numbers on them: 1, 2 and 5 where the numbers span less than two decades."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    """Make axes logarithmic, with a few plain numbers on them; limits are those of what was drawn before the call."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     for wanted, axis, scale, limits in (
         (x, axes.xaxis, axes.set_xscale, axes.get_xlim),
@@ -159,10 +168,25 @@ def log_scale(axes: Any, *, x: bool = False, y: bool = False) -> None:
     ):
         if wanted:
             scale("log")
-            low, high = limits()
-            axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 100 * low else (1.0,)))
+            axis.set_major_locator(FixedLocator(log_ticks(*limits())))
             axis.set_major_formatter(FuncFormatter(lambda value, _: tick_text(value)))
-            axis.set_minor_formatter(NullFormatter())
+            axis.set_minor_locator(NullLocator())
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Three to six round numbers between two that are above zero; evenly spaced ones where the two are close.
+
+    Args:
+        low, high: ends of the axis.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    decades = [10.0**n for n in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]
+    for digits in _TICK_DIGITS:
+        ticks = [digit * decade for decade in decades for digit in digits if low <= digit * decade <= high]
+        if _FEWEST_TICKS <= len(ticks):
+            return ticks[:: -(-len(ticks) // _MOST_TICKS)]
+    return [float(tick) for tick in MaxNLocator(_MOST_TICKS - 1).tick_values(low, high) if low <= tick <= high]
 
 
 def tick_text(value: float) -> str:
@@ -171,6 +195,12 @@ def tick_text(value: float) -> str:
         if value >= size:
             return f"{value / size:g}{letter}"
     return f"{value:g}"
+
+
+def wrapped(text: str, inches: float) -> str:
+    """A panel's title or label in lines that fit such a width, in letters that the font has."""
+    kept_together = drawable(text).replace("(n ", "(n\N{NO-BREAK SPACE}")
+    return "\n".join(textwrap.wrap(kept_together, max(8, round(inches * _TITLE_LETTERS_AN_INCH))))
 
 
 def label_edges(all_axes: Any, n: int, x_label: str, y_label: str) -> None:

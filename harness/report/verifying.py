@@ -1,22 +1,23 @@
 """`report --verify`: do the files that lie there follow from the records, cell by cell?
 
-Every score is first computed anew from the answers, then every table and every figure's numbers from those, and each is
-set beside its file. Pictures are checked by the hash that their sidecar holds: how they look depends on the version of
-matplotlib, the numbers that they draw do not.
+Scores and paired tests are first computed anew from the answers. From these and from the records, every cell of every
+table and every number of every figure is made again by the program that made them first, and set beside its file: that
+finds what was changed, not a mistake of the program. Pictures are checked by the hash that their sidecar holds: how
+they look depends on the version of matplotlib, the numbers that they draw do not.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.report.differing import differing
 from harness.report.loading import Results
-from harness.report.rederiving import differing, rederive
+from harness.report.rederiving import rederive
 from harness.report.rendering import ReportTable
 from harness.report.writing import (
     FIGURES,
@@ -24,6 +25,7 @@ from harness.report.writing import (
     Report,
     figure_facts,
     file_sha256,
+    load_sidecar,
     make_report,
     sidecars,
     stale_files,
@@ -121,8 +123,10 @@ def _sidecar_differences(path: Path, facts: dict[str, Any]) -> Iterator[str]:
     if not path.exists():
         yield f"{path}: missing"
         return
-    stands = json.loads(path.read_text(encoding="utf-8"))
-    hashes = stands.pop("files", {})
+    stands = load_sidecar(path)
+    hashes = stands.pop("files")
+    if not hashes:
+        yield f"{path}: names no file that it stands beside"
     yield from (f"{path}: {text}" for text in list(differing(stands, facts))[:3])
     for name, sha256 in hashes.items():
         file = path.parent / name

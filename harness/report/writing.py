@@ -16,15 +16,20 @@ from typing import Any
 from harness.errors import RecordError
 from harness.records import write_atomically
 from harness.report.accuracy import accuracy_tables
+from harness.report.comparison_plots import comparison_figures
 from harness.report.cost_plots import cost_figures
 from harness.report.costs import cost_tables
 from harness.report.kept_tables import kept_tables
 from harness.report.loading import Results
+from harness.report.main_tables import main_tables
 from harness.report.needle_plots import needle_figures
 from harness.report.other_plots import other_figures
+from harness.report.over_seeds import seed_tables
 from harness.report.rendering import ReportTable, Source, to_csv, to_latex, to_markdown
 from harness.report.run_plots import run_figures
+from harness.report.streaming_plots import streaming_figures
 from harness.report.style import FigureSpec, write_figure
+from harness.report.training_tables import training_tables
 
 MADE_BY = "lalm-harness report"
 TABLES, FIGURES = "tables", "figures"
@@ -32,6 +37,7 @@ _MISSING: Mapping[str, str] = {
     "runs": "There is no finished run: `run --model MODEL --task TASK` makes one.",
     "scaling": "There is no scaling record: `scaling` makes one.",
     "frontiers": "There is no frontier: `frontier` finds one.",
+    "streaming": "There is no cost of listening on: `frontier --streaming` measures it.",
     "controls": "There are no controls: `controls --model MODEL --task TASK` makes them.",
     "comparisons": "There is no paired test: `compare A B` makes one.",
     "training": "There is no training curve: `train` writes one.",
@@ -58,8 +64,22 @@ class Written:
 def make_report(results: Results) -> Report:
     """Make every table and figure; nothing is written."""
     heat_maps, remarks = needle_figures(results)
-    tables = [*accuracy_tables(results), *cost_tables(results), *kept_tables(results)]
-    figures = [*run_figures(results), *cost_figures(results), *heat_maps, *other_figures(results)]
+    tables = [
+        *main_tables(results),
+        *accuracy_tables(results),
+        *seed_tables(results),
+        *cost_tables(results),
+        *kept_tables(results),
+    ]
+    tables += training_tables(results)
+    figures = [
+        *run_figures(results),
+        *cost_figures(results),
+        *streaming_figures(results),
+        *comparison_figures(results),
+        *heat_maps,
+        *other_figures(results),
+    ]
     missing = [sentence for kind, sentence in _MISSING.items() if not getattr(results, kind)]
     for kind, names in (("tables", [t.name for t in tables]), ("figures", [f.name for f in figures])):
         doubled = sorted({name for name in names if names.count(name) > 1})
@@ -141,14 +161,35 @@ def sidecars(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
         RecordError: one is damaged.
     """
     for path in sorted(folder.glob("*.json")):
-        try:
-            facts = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise RecordError(f"{path} is not JSON: {error}. Remove it, and write the report again.") from error
+        facts = _read_json(path)
         if isinstance(facts, dict) and facts.get("made_by") == MADE_BY:
-            # Names alone: a path would reach files that are not the report's.
-            facts["files"] = {name: sha for name, sha in facts["files"].items() if Path(name).name == name}
-            yield path, facts
+            yield path, _checked_sidecar(path, facts)
+
+
+def load_sidecar(path: Path) -> dict[str, Any]:
+    """A sidecar that this program wrote; of its "files", those that lie beside it.
+
+    Raises:
+        RecordError: it is damaged.
+    """
+    return _checked_sidecar(path, _read_json(path))
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecordError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except ValueError as error:
+        raise RecordError(f"{path} is not JSON: {error}. Remove it, and write the report again.") from error
+
+
+def _checked_sidecar(path: Path, facts: Any) -> dict[str, Any]:
+    files = facts.get("files") if isinstance(facts, dict) else None
+    if not isinstance(files, dict):
+        raise RecordError(f"{path} names no files with their hashes. Remove it, and write the report again.")
+    # Names alone: a path would reach files that are not the report's.
+    return {**facts, "files": {name: sha for name, sha in files.items() if Path(name).name == name}}
 
 
 def _facts(name: str, title: str, notes: Sequence[str], sources: Sequence[Source]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from harness.records import Prediction, was_cut
 from harness.report_html.audio_links import link_audio
 from harness.report_html.found_runs import FoundRun
 from harness.report_html.outcomes import item_outcomes
-from harness.tables import model_text, task_text
+from harness.tables import task_text
 
 Columns = dict[str, Any]
 _STATUS_LETTERS = {"ok": "o", "truncated": "t", "failed": "f"}
@@ -95,11 +95,11 @@ def _run(run: FoundRun, ids: Sequence[str]) -> Columns:
     }
 
 
-def headline(run: FoundRun) -> Columns:
-    """What the lists of runs show, without reading the run's columns."""
+def headline(run: FoundRun, name: str) -> Columns:
+    """What the lists of runs show, without reading the run's columns; `name` is what its model is called."""
     return {
         "key": run.key,
-        "model": model_text(run.record),
+        "model": name,
         "task": task_text(run.record),
         "prompt_name": run.record.prompt.name,
         "n": len(run.predictions),

@@ -21,6 +21,11 @@ class FoundRun:
     predictions: tuple[Prediction, ...]
     scores: tuple[ScoreRow, ...]
 
+    @property
+    def place(self) -> str:
+        """Its folder below the results, by which names are given."""
+        return self.key
+
 
 @dataclass(frozen=True)
 class Skipped:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from harness.contracts import Scored
 from harness.errors import HarnessError
-from harness.label_sets import decided_labels
 from harness.measuring import BoundMetric
 from harness.records import ScoreRow
 from harness.registry import create
@@ -72,11 +71,7 @@ def _counts_sets(metric: str) -> bool:
 
 
 def _labels(item: Scored, counts_sets: bool) -> tuple[str, ...]:
-    if not item.answered:
-        return ()
-    if counts_sets:
-        return decided_labels(item.decision)
-    return () if item.decision.label is None else (item.decision.label,)
+    return item.decision.decided(counts_sets) if item.answered else ()
 
 
 def _adds_up(items: Sequence[Scored], found: Sequence[tuple[str, ...]], row: ScoreRow) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 
 from harness.errors import RecordError, UsageError
 from harness.records import write_atomically
+from harness.report.weights import row_names
 from harness.report_html.columns import browsable, headline
 from harness.report_html.figures import find_figures
 from harness.report_html.found_runs import find_runs, repeats
@@ -67,9 +68,12 @@ def _content(results: Path, page_folder: Path) -> dict[str, Any]:
     scaling, no_scaling = scaling_tables(results)
     frontier, no_frontier = frontier_tables(results)
     item_sets, columns = browsable(runs, page_folder)
-    index = [{**headline(run), "set": column["set"]} for run, column in zip(runs, columns, strict=True)]
+    names = row_names(runs, {})
+    index = [
+        {**headline(run, names[run.place]), "set": column["set"]} for run, column in zip(runs, columns, strict=True)
+    ]
     return {
-        "score_tables": score_tables(runs),
+        "score_tables": score_tables(runs, names),
         "cost_tables": [*scaling, *frontier],
         "figures": find_figures(results),
         "skipped": [*skipped, *no_scaling, *no_frontier],

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import HarnessError
 from harness.frontier_rows import PROBES_FILE, FrontierRow, load_frontier
 from harness.frontier_table import length_text, model_name
-from harness.records import RECORD_FILE, ScoreRow
+from harness.records import ScoreRow
 from harness.report_html.found_runs import FoundRun, Skipped
+from harness.results_frame import model_order
 from harness.scaling_rows import POINTS_FILE, PointRow, SpreadRow, load_points, newest_points
-from harness.tables import NOT_AVAILABLE, clean_text, model_text, task_text, truncated_text
+from harness.tables import NOT_AVAILABLE, clean_text, task_text, truncated_text
 
 _ORIGINS = {
     "official": "Official data",
@@ -42,17 +43,22 @@ class PageTable:
     rows: tuple[tuple[Cell, ...], ...]
 
 
-def score_tables(runs: Sequence[FoundRun]) -> list[PageTable]:
-    """One table for each origin of the data and metric: a row a run, a column a scorer."""
+def score_tables(runs: Sequence[FoundRun], names: Mapping[str, str]) -> list[PageTable]:
+    """One table for each origin of the data and metric: a row a run, a column a scorer.
+
+    Args:
+        runs: what to show.
+        names: what each run's model is called, by the run's place.
+    """
     tables = []
     for origin, title in _ORIGINS.items():
         of_origin = [run for run in runs if run.record.task.origin == origin]
         for metric in sorted({row.metric for run in of_origin for row in run.scores}):
-            tables.append(_score_table(of_origin, metric, title))
+            tables.append(_score_table(of_origin, names, metric, title))
     return tables
 
 
-def _score_table(runs: Sequence[FoundRun], metric: str, title: str) -> PageTable:
+def _score_table(runs: Sequence[FoundRun], names: Mapping[str, str], metric: str, title: str) -> PageTable:
     shown = [run for run in runs if any(row.metric == metric for row in run.scores)]
     scorers = sorted({row.scorer for run in shown for row in run.scores if row.metric == metric})
     scored = tuple(f"{scorer} %" for scorer in scorers)
@@ -60,25 +66,26 @@ def _score_table(runs: Sequence[FoundRun], metric: str, title: str) -> PageTable
         caption=f"{metric}: {title}",
         note="Percent with 95 % intervals over all items; failed, unparsed and truncated ones count as wrong. Each "
         "column is one scorer: numbers of different scorers are not comparable.",
-        header=("model", "task", "n", *scored, "failed", "truncated", "seconds", "items"),
+        header=("model", "task", "items", "n", *scored, "failed", "truncated", "seconds"),
         numeric=frozenset({"n", *scored, "failed", "truncated", "seconds"}),
-        rows=tuple(_score_cells(run, metric, scorers) for run in shown),
+        rows=tuple(_score_cells(run, names[run.place], metric, scorers) for run in shown),
     )
 
 
-def _score_cells(run: FoundRun, metric: str, scorers: Sequence[str]) -> tuple[Cell, ...]:
+def _score_cells(run: FoundRun, name: str, metric: str, scorers: Sequence[str]) -> tuple[Cell, ...]:
     record = run.record
     by_scorer = {row.scorer: row for row in run.scores if row.metric == metric}
     seconds = record.times.wall_s
     return (
-        _text(model_text(record)),
+        _text(name),
         _text(task_text(record)),
+        # Not at the end, where a narrow window would hide the way to the items.
+        Cell("browse", run.key, run=run.key),
         Cell(str(record.counts.n_items), record.counts.n_items),
         *(_score_cell(by_scorer.get(scorer)) for scorer in scorers),
         Cell(str(record.counts.n_failed), record.counts.n_failed),
         Cell(truncated_text(record.counts), record.counts.n_truncated),
         Cell(f"{seconds:.1f}", seconds),
-        Cell("browse", run.key, run=run.key),
     )
 
 
@@ -128,8 +135,13 @@ def _scaling_table(key: str, points: Sequence[PointRow]) -> PageTable:
         "addition is one FLOP, from formulas.",
         header=("model", "step", "device", *numbers, "outcome"),
         numeric=frozenset(numbers),
-        rows=tuple(_scaling_cells(point) for point in points),
+        rows=tuple(_scaling_cells(point) for point in sorted(points, key=_place_of_point)),
     )
+
+
+def _place_of_point(point: PointRow) -> tuple[object, ...]:
+    key = point.key
+    return (model_order(key.model), key.full_name, key.step, key.batch_size, key.seconds)
 
 
 def _scaling_cells(point: PointRow) -> tuple[Cell, ...]:
@@ -158,9 +170,8 @@ def frontier_tables(results: Path) -> tuple[list[PageTable], list[Skipped]]:
         key = path.parent.relative_to(results).as_posix()
         try:
             record = load_frontier(path.parent)
-        except (OSError, ValueError) as error:
-            reason = f"{RECORD_FILE} is no record of this version: {str(error).splitlines()[0]}."
-            skipped.append(Skipped(key, reason))
+        except HarnessError as error:
+            skipped.append(Skipped(key, str(error)))
             continue
         tables.append(_frontier_table(key, record.rows))
     return tables, skipped

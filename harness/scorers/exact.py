@@ -32,7 +32,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from harness.contracts import Decision, Label, ScorableAnswer, Scorer
-from harness.label_sets import SetDecision
 
 _NEGATIONS = frozenset(
     "no not never without neither nor none non nothing cannot except excluding unlike doubt "
@@ -107,7 +106,7 @@ class _Exact:
 def _decision(named: set[int], labels: Sequence[Label]) -> Decision:
     # By name: a decision does not depend on the order of the labels.
     found = tuple(sorted(labels[position].name for position in named))
-    return SetDecision(found[0] if len(found) == 1 else None, labels=found)
+    return Decision(found[0] if len(found) == 1 else None, labels=found)
 
 
 def _named(text: str, forms: _Forms) -> set[int]:

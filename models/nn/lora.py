@@ -52,11 +52,9 @@ def save_lora(lm: LanguageModel, folder: Path) -> None:
     """
     from safetensors.torch import save_file
 
-    config: Any = getattr(lm.published, "peft_config", None)
-    if config is None:
-        raise ValueError("There is no LoRA to save: the model has none.")
+    config = _config_of(lm, "to save")
     folder.mkdir(parents=True, exist_ok=True)
-    config["default"].save_pretrained(str(folder))
+    config.save_pretrained(str(folder))
     tensors = {name: parameter.detach().contiguous() for name, parameter in _adapter(lm).items()}
     save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
 
@@ -88,10 +86,7 @@ def set_lora_dropout(lm: LanguageModel, rate: float) -> None:
     Raises:
         ValueError: the model has none.
     """
-    config: Any = getattr(lm.published, "peft_config", None)
-    if config is None:
-        raise ValueError("There is no LoRA to drop inputs of: the model has none.")
-    config["default"].lora_dropout = rate
+    _config_of(lm, "to drop inputs of").lora_dropout = rate
     for module in lm.published.modules():
         dropouts = getattr(module, "lora_dropout", None)
         if isinstance(dropouts, nn.ModuleDict):
@@ -101,6 +96,19 @@ def set_lora_dropout(lm: LanguageModel, rate: float) -> None:
 def lora_parameters(lm: LanguageModel) -> dict[str, nn.Parameter]:
     """The LoRA's weights by the names that peft gives them in a file; empty without one."""
     return _adapter(lm)
+
+
+def _config_of(lm: LanguageModel, wanted: str) -> LoraConfig:
+    """The settings of the LoRA that the model has.
+
+    Raises:
+        ValueError: it has none; `wanted` says in the message what for.
+    """
+    configs: Any = getattr(lm.published, "peft_config", None)
+    if configs is None:
+        raise ValueError(f"There is no LoRA {wanted}: the model has none.")
+    config: LoraConfig = configs["default"]
+    return config
 
 
 def _inject(lm: LanguageModel, config: LoraConfig) -> None:

@@ -39,7 +39,11 @@ def beeps(n: int = 12, broken: str = "") -> Task:
         kind="classification",
         summary="Beeps for tests",
         labels=LABELS,
-        prompts={"classify": "Which beep is it?", "short": "Which?"},
+        prompts={
+            "classify": "Which beep is it?",
+            "short": "Which?",
+            "list": "Which beep is it: low beep, middle beep or high beep?",
+        },
         metrics=("accuracy",),
         citation="none",
         licence="none needed",

@@ -1,0 +1,248 @@
+"""Tables over seeds: what each model scores when it is trained again with nothing changed but the seed.
+
+One table for each accuracy table that holds weights of several seeds, one row a model, recipe and task. Seeds are known
+by the training records of the results: weights that none of those left are in no row. The interval is that of the
+mean over seeds. Each of its resamples draws as many seeds as there are, with replacement, and recordings as well, the
+same ones for every seed, since all were asked about the same clips.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import HarnessError
+from harness.measuring import BoundMetric
+from harness.registry import create
+from harness.report.accuracy import run_source
+from harness.report.columns import Column, Entry, Grid, grids
+from harness.report.loading import Results
+from harness.report.rendering import DASH, ReportTable, file_name
+from harness.report.weights import Trained, plain_name, trained_weights
+from harness.results_frame import model_order
+from harness.scores import decided_items, make_scorer, run_facts
+from harness.scoring import VERBATIM, gives_scores
+from harness.statistics import Interval, Resampled, bootstrap_weighted_interval
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+# Scorers that need no model of their own: `report` loads none.
+LIGHT_SCORERS = ("exact", "loglik")
+_FEWEST = 2
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """One model and recipe in one column: the newest score of each seed, in the order of seeds.
+
+    `model` is the model with its options, `name` what its row is called: with the number type where several were used.
+    """
+
+    model: str
+    name: str
+    recipe: str
+    column: Column
+    entries: Mapping[int, Entry]
+
+
+def seed_tables(results: Results) -> list[ReportTable]:
+    """One table for each accuracy table in which a model has several seeds."""
+    trained = trained_weights(results.training)
+    tables = []
+    for grid in grids(results.runs, trained):
+        found, remarks = _rows(grid, trained)
+        rows = [seeds for seeds in found if len(seeds.entries) >= _FEWEST]
+        if rows:
+            strangers = _strangers(grid, trained, {seeds.model for seeds in rows})
+            tables.append(_table(grid, rows, [*remarks, *strangers]))
+    return tables
+
+
+def _rows(grid: Grid, trained: Mapping[str, Trained]) -> tuple[list[Seeds], list[str]]:
+    """Each model and recipe in each column, and which runs gave way to a newer one of the same seed."""
+    found: dict[tuple[Column, str, str, str], dict[int, Entry]] = {}
+    recipes: dict[str, str] = {}
+    remarks = []
+    for (_, column), entry in sorted(grid.cells.items(), key=lambda cell: (cell[1].run.started_utc, cell[1].run.place)):
+        known = trained.get(entry.run.record.model.weights_sha256 or "")
+        if known is None or entry.score.value is None:
+            continue
+        recipes[known.kind] = known.recipe
+        of_row = found.setdefault((column, plain_name(entry.run), entry.run.record.dtype, known.kind), {})
+        if known.seed in of_row:
+            remarks.append(f"{of_row[known.seed].run.place} is left out for a newer run of the same seed.")
+        of_row[known.seed] = entry
+    dtypes = {model: {dtype for _, other, dtype, _ in found if other == model} for _, model, _, _ in found}
+    rows = [
+        Seeds(
+            model,
+            f"{model} [{dtype}]" if len(dtypes[model]) > 1 else model,
+            recipes[kind],
+            column,
+            dict(sorted(of_row.items())),
+        )
+        for (column, model, dtype, kind), of_row in found.items()
+    ]
+    return sorted(rows, key=lambda row: _order(row, grid)), sorted(set(remarks))
+
+
+def _order(row: Seeds, grid: Grid) -> tuple[Any, ...]:
+    name = row.model.partition(":")[0].partition(" ")[0]
+    return (grid.columns.index(row.column), model_order(name), row.name, row.recipe)
+
+
+def _strangers(grid: Grid, trained: Mapping[str, Trained], models: set[str]) -> list[str]:
+    """What a reader might look for among the seeds of these models, and why it is not there."""
+    runs = {entry.run.place: entry for entry in grid.cells.values() if plain_name(entry.run) in models}
+    unknown = [place for place, e in runs.items() if (e.run.record.model.weights_sha256 or "") not in trained]
+    return [f"Not among the seeds, as no training record here left its weights: {place}." for place in sorted(unknown)]
+
+
+def _table(grid: Grid, rows: Sequence[Seeds], notes: Sequence[str]) -> ReportTable:
+    seeds = sorted({seed for row in rows for seed in row.entries})
+    made = [_Made(row, _mean(row), _interval(row)) for row in rows]
+    title = dict(zip(grid.columns, grid.titles, strict=True))
+    sources = {entry.run.place: entry.run for row in rows for entry in row.entries.values()}
+    asked = f", {grid.setting.asked}" if grid.setting.asked else ""
+    return ReportTable(
+        name=file_name("seeds", grid.setting.origin, grid.setting.asked, grid.scorer),
+        title=f"Scores in percent over seeds of training: {grid.setting.origin} data{asked}; labels by {grid.scorer}",
+        header=("model", "recipe", "task", "seeds", "mean [95 %]", *(f"seed {seed}" for seed in seeds)),
+        rows=tuple(
+            (each.row.name, each.row.recipe, title[each.row.column], str(len(each.row.entries)), _mean_text(each))
+            + tuple(_percent(each.row.entries[seed]) if seed in each.row.entries else DASH for seed in seeds)
+            for each in made
+        ),
+        sources=tuple(run_source(run) for run in sources.values()),
+        notes=(
+            "Mean over seeds. Its interval: bootstrap that draws seeds and recordings, both with replacement, the same "
+            "recordings for every seed. With few seeds it is too short, as the drawn seeds differ less than new ones.",
+            *_no_interval(made),
+            *_no_width(made),
+            *notes,
+        ),
+        data=tuple(_long_rows(made)),
+    )
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A row with its mean, and the interval of that or why there is none."""
+
+    row: Seeds
+    mean: float
+    interval: Interval | str
+
+
+def _mean(row: Seeds) -> float:
+    values = [entry.score.value or 0.0 for entry in row.entries.values()]
+    return sum(values) / len(values)
+
+
+def _mean_text(made: _Made) -> str:
+    interval = made.interval
+    bounds = "" if isinstance(interval, str) else f" [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
+    return f"{100 * made.mean:.1f}{bounds}"
+
+
+def _percent(entry: Entry) -> str:
+    return f"{100 * (entry.score.value or 0.0):.1f}"
+
+
+def _no_interval(made: Sequence[_Made]) -> list[str]:
+    """Why rows have no interval, each reason once."""
+    told = (
+        f"No interval in {each.row.column.metric} by {each.row.column.scorer}: {each.interval.rstrip('.')}."
+        for each in made
+        if isinstance(each.interval, str)
+    )
+    return list(dict.fromkeys(told))
+
+
+def _no_width(made: Sequence[_Made]) -> list[str]:
+    intervals = [each.interval for each in made if not isinstance(each.interval, str)]
+    n_without = sum(interval.low == interval.high for interval in intervals)
+    told = f"{n_without} intervals have no width, as all resamples were alike: that is not certainty."
+    return [told] if n_without else []
+
+
+# --- the interval ----------------------------------------------------------------------------------------------------
+
+
+def _interval(row: Seeds) -> Interval | str:
+    """The interval of the mean, or why there is none."""
+    scorer = row.column.scorer
+    if scorer == VERBATIM:
+        return "`report` scores no captions or transcripts anew"
+    if scorer not in LIGHT_SCORERS:
+        return f"scorers other than {' and '.join(LIGHT_SCORERS)} need a model or a service, which `report` never asks"
+    try:
+        version = make_scorer(scorer).version
+        if version != row.column.scorer_version:
+            return f"scored by version {row.column.scorer_version} of the scorer; this program has version {version}"
+        items = [_decided(entry) for entry in row.entries.values()]
+        if any(metric.bootstrap_is_biased for metric, _ in items):
+            return "the mean of its resamples is another than its value"
+        statistics = [metric.resampled(scored) for metric, scored in items]
+        return over_seeds(statistics, [item.cluster for item in items[0][1]])
+    except HarnessError as error:
+        return str(error)
+
+
+def _decided(entry: Entry) -> tuple[BoundMetric, list[Any]]:
+    """The metric of an entry and its items, by their ids: the same order for every run of a column."""
+    record = entry.run.record
+    facts = run_facts(record)
+    scorer, scored = decided_items(entry.run.predictions, record.task.labels, entry.score.scorer, facts)
+    function = create("metrics", entry.score.metric).value
+    labels = tuple(label.name for label in record.task.labels)
+    metric = BoundMetric(entry.score.metric, labels, function, gives_scores(scorer), facts.n_trials)
+    return metric, sorted(scored, key=lambda item: item.item_id)
+
+
+def over_seeds(
+    statistics: Sequence[Resampled], clusters: Sequence[str], n_resamples: int = 1000, seed: int = 0
+) -> Interval:
+    """Interval of the mean over seeds of training, from a bootstrap that draws seeds and clusters of items.
+
+    Args:
+        statistics: one a seed of training, each from multiplicities of the same items to its metric.
+        clusters: the items' clusters.
+        n_resamples, seed: of the bootstrap.
+    """
+    import numpy as np
+
+    rng = np.random.default_rng([seed, len(statistics)])
+
+    def mean_of_drawn(counts: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
+        values_SR = np.stack([statistic(counts) for statistic in statistics])
+        drawn_SR = rng.integers(0, len(statistics), size=values_SR.shape)
+        return np.asarray(np.take_along_axis(values_SR, drawn_SR, axis=0).mean(axis=0), dtype=np.float64)
+
+    return bootstrap_weighted_interval(mean_of_drawn, clusters, n_resamples, seed=seed)
+
+
+# --- data ------------------------------------------------------------------------------------------------------------
+
+_LONG_HEADER = (
+    *("model", "recipe", "task", "options", "metric", "scorer", "scorer_version", "seed", "value", "low", "high"),
+    *("n_seeds", "n_items", "weights_sha256", "source"),
+)
+
+
+def _long_rows(made: Iterable[_Made]) -> Iterable[tuple[Any, ...]]:
+    """One line a seed, with the interval of its score, and one for the mean; shares in [0, 1] unrounded."""
+    yield _LONG_HEADER
+    for each in made:
+        row, c = each.row, each.row.column
+        start = (row.name, row.recipe, c.task, c.options, c.metric, c.scorer, c.scorer_version)
+        for seed, entry in row.entries.items():
+            bounds = entry.score.interval
+            ends = (bounds.low, bounds.high) if bounds else ("", "")
+            weights = entry.run.record.model.weights_sha256
+            yield (*start, seed, entry.score.value, *ends, 1, c.n_items, weights, entry.run.place)
+        ends = ("", "") if isinstance(each.interval, str) else (each.interval.low, each.interval.high)
+        yield (*start, "mean", each.mean, *ends, len(row.entries), c.n_items, "", "")

@@ -1,0 +1,175 @@
+"""Which training left which weights: what tells the seeds of one recipe apart, and both from weights of unknown origin.
+
+Two trainings are of one kind where all but the seed is the same: model and options, recipe and its version, clips, what
+was held out, and every setting that decides the weights. Only their weights are seeds of one another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from harness.protocols import PROTOCOLS
+from harness.records import ControlsRecord, RunRecord, canonical_sha256
+from harness.report.loading import KeptTraining
+from harness.report.rendering import DASH
+from harness.results_frame import KeptRun
+from harness.tables import model_text
+
+# How a training was carried out; what was taken over from another training differs from seed to seed as the weights do.
+_NOT_OF_THE_KIND = frozenset(
+    "seed threads device checkpoint_every log_every "
+    "hearing_from_sha256 hearing_seed start_weights_sha256 start_seed".split()
+)
+
+
+class Named(Protocol):
+    """What is called by the model that was asked: a run, or controls. `place` tells it from all others."""
+
+    @property
+    def place(self) -> str:
+        """Its folder."""
+
+    @property
+    def record(self) -> RunRecord | ControlsRecord:
+        """What was asked of which model."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Weights that a training run of the results left; `kind` names all that decides them but the seed."""
+
+    model: str
+    recipe: str
+    kind: str
+    seed: int
+
+
+def trained_weights(training: Iterable[KeptTraining]) -> dict[str, Trained]:
+    """What left the weights of each SHA-256, of every training run that recorded weights and a seed."""
+    found = {}
+    for kept in training:
+        record = kept.record or {}
+        seed, weights = config_of(record).get("seed"), record.get("weights_sha256")
+        if isinstance(seed, int) and isinstance(weights, str):
+            found[weights] = Trained(kept.model, recipe_text(record), kind_of(kept.model, record), seed)
+    return found
+
+
+def kind_of(model: str, record: Mapping[str, Any]) -> str:
+    """A hash of all that decides the weights but the seed."""
+    options = {name: value for name, value in record.get("model_options", {}).items() if name != "weights"}
+    parts = (options, learned_from(record), config_of(record))
+    told = [{name: value for name, value in part.items() if name not in _NOT_OF_THE_KIND} for part in parts]
+    return canonical_sha256({"model": model, "told": told})
+
+
+def recipe_text(record: Mapping[str, Any]) -> str:
+    """The recipe and its version, such as "tiny 3"."""
+    learned = learned_from(record)
+    return f"{learned.get('recipe', DASH)} {learned.get('recipe_version', '')}".strip()
+
+
+def learned_from(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a training record tells of its data."""
+    found: Mapping[str, Any] = record.get("learned_from", {})
+    return found
+
+
+def config_of(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The settings of a training record."""
+    found: Mapping[str, Any] = record.get("config", {})
+    return found
+
+
+# --- what runs are called --------------------------------------------------------------------------------------------
+
+
+def row_names(runs: Iterable[Named], trained: Mapping[str, Trained]) -> dict[str, str]:
+    """What each run's model is called, by the run's place: with its options, and with its weights or number type where
+    runs of one model and options differ in them.
+
+    Two runs have the same name only if model, variant, options, weights and number type are the same.
+    """
+    kept = list(runs)
+    by_name: dict[str, list[Named]] = {}
+    for run in kept:
+        by_name.setdefault(plain_name(run), []).append(run)
+    return {
+        run.place: f"{name} [{', '.join(parts)}]" if parts else name
+        for name, alike in by_name.items()
+        for run, parts in zip(alike, _differences(alike, trained), strict=True)
+    }
+
+
+def plain_name(run: Named) -> str:
+    """The model, and in brackets the options that were given and that a protocol did not give; not the weights."""
+    record = run.record
+    protocol = PROTOCOLS.get(record.protocol or "")
+    fixed = {"variant", "weights", *(protocol.model_options if protocol else ())}
+    given = {name: value for name, value in record.model.options_passed.items() if name not in fixed}
+    if not given:
+        return model_text(record)
+    return f"{model_text(record)} ({', '.join(f'{name}={value}' for name, value in sorted(given.items()))})"
+
+
+def _differences(runs: Sequence[Named], trained: Mapping[str, Trained]) -> list[list[str]]:
+    """For each of some runs of one model and options, what tells its weights and number type from the others'."""
+    weights = {run.record.model.weights_sha256 for run in runs}
+    told = _weights_texts(weights, trained)
+    dtypes = {run.record.dtype for run in runs}
+    found = []
+    for run in runs:
+        parts = [told[run.record.model.weights_sha256]] if len(weights) > 1 else []
+        found.append([*parts, run.record.dtype] if len(dtypes) > 1 else parts)
+    return found
+
+
+def _weights_texts(weights: Iterable[str | None], trained: Mapping[str, Trained]) -> dict[str | None, str]:
+    """Several weights of one model by their seeds, with the recipe where they are of several kinds, and with the hash
+    where both are not enough: two kinds of one recipe, a seed that was trained twice, or a training not known here."""
+    known = {sha256: trained.get(sha256 or "") for sha256 in weights}
+    recipes = {of.kind: of.recipe for of in known.values() if of is not None}
+    alike = [*recipes.values()]
+    names = {sha256: _seed_text(of, len(alike) > 1) for sha256, of in known.items() if of is not None}
+    times = [*names.values()]
+    found: dict[str | None, str] = {}
+    for sha256, of in known.items():
+        if of is None:
+            found[sha256] = _hash_text(sha256)
+        elif alike.count(of.recipe) == 1 and times.count(names[sha256]) == 1:
+            found[sha256] = names[sha256]
+        else:
+            found[sha256] = f"{names[sha256]}, {_hash_text(sha256)}"
+    return found
+
+
+def _seed_text(of: Trained, has_recipe: bool) -> str:
+    return f"{of.recipe}, seed {of.seed}" if has_recipe else f"seed {of.seed}"
+
+
+def _hash_text(sha256: str | None) -> str:
+    return f"weights {sha256[:8]}" if sha256 else "no weights"
+
+
+def one_set_of_weights(runs: Sequence[KeptRun], trained: Mapping[str, Trained]) -> list[KeptRun]:
+    """The runs without those of further seeds: of each model, the weights that come with it where those were asked.
+
+    Where no run of a model and kind is without the option `weights`, the lowest seed stays.
+    """
+    stays: dict[tuple[str, str], tuple[bool, int]] = {}
+    for run in runs:
+        if (known := trained.get(run.record.model.weights_sha256 or "")) is not None:
+            key = (model_text(run.record), known.kind)
+            stays[key] = min(stays.get(key, _preference(run, known)), _preference(run, known))
+    return [
+        run
+        for run in runs
+        if (known := trained.get(run.record.model.weights_sha256 or "")) is None
+        or known.seed == stays[model_text(run.record), known.kind][1]
+    ]
+
+
+def _preference(run: KeptRun, known: Trained) -> tuple[bool, int]:
+    return "weights" in run.record.model.options_passed, known.seed
