@@ -19,6 +19,7 @@ from harness.results_frame import KeptRun
 from harness.scores import RunFacts, decided_items, run_facts
 from harness.scoring import gives_scores, is_better_low
 from harness.statistics import holm
+from harness.tables import task_text
 
 # Ask a paid service over the network: `score RUN --scorer ltu` is the command for that.
 ASKS_A_SERVICE = ("ltu",)
@@ -100,8 +101,8 @@ def comparison_differences(kept: KeptComparison, results: Results) -> tuple[list
     differences, missing = [], []
     left: list[ComparisonRow] = []
     for number, pair in enumerate(kept.record.runs):
-        of_pair = [row for row in kept.record.comparisons if _is_of(row, pair)]
         runs = [_run(results, sha256) for sha256 in (pair.first_predictions_sha256, pair.second_predictions_sha256)]
+        of_pair = [row for row in kept.record.comparisons if _is_of(row, pair, runs[0])]
         if runs[0] is None or runs[1] is None:
             missing += [
                 f"{_place(kept, row)}: the runs that it compared are not among these results" for row in of_pair
@@ -123,6 +124,8 @@ def comparison_differences(kept: KeptComparison, results: Results) -> tuple[list
         new = made.get((row.task, row.scorer, row.metric))
         if new is None and row not in left:
             differences.append(f"{_place(kept, row)}: no pair of runs that it names gives this row")
+        elif new is not None and new.unavailable is not None and row.unavailable is None:
+            missing.append(f"{_place(kept, row)}: {new.unavailable}")
         elif new is not None and row.unavailable is None:
             n_made += 1
             texts = _first(row.model_dump(exclude=set(_OF_THE_FAMILY)), new.model_dump(exclude=set(_OF_THE_FAMILY)))
@@ -138,8 +141,9 @@ def _run(results: Results, predictions_sha256: str | None) -> KeptRun | None:
     return next((run for run in results.runs if run.record.predictions_sha256 == predictions_sha256), None)
 
 
-def _is_of(row: ComparisonRow, pair: ComparedRuns) -> bool:
-    return row.task.partition(" (")[0] == pair.task
+def _is_of(row: ComparisonRow, pair: ComparedRuns, first: KeptRun | None) -> bool:
+    """Whether the pair gave the row; without its runs, one task asked in two ways cannot be told apart."""
+    return row.task.partition(" (")[0] == pair.task if first is None else row.task == task_text(first.record)
 
 
 def _compared(rows: Sequence[ComparisonRow], first: KeptRun, second: KeptRun, scorer: str) -> ComparisonReport:
