@@ -6,7 +6,6 @@ all numbers that it draws. The same results give the same bytes.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import RecordError
-from harness.records import write_atomically
+from harness.records import file_sha256, write_atomically
 from harness.report.accuracy import accuracy_tables
 from harness.report.comparison_plots import comparison_figures
 from harness.report.cost_plots import cost_figures
@@ -141,11 +140,6 @@ def sidecar_text(facts: Mapping[str, Any], files: Sequence[Path]) -> str:
     """The sidecar's content."""
     hashes = {path.name: file_sha256(path) for path in files}
     return json.dumps({**facts, "files": hashes}, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def stale_files(folder: Path, current: set[str]) -> list[Path]:
