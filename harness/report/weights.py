@@ -38,23 +38,50 @@ class Named(Protocol):
 
 @dataclass(frozen=True)
 class Trained:
-    """Weights that a training run of the results left; `kind` names all that decides them but the seed."""
+    """Weights that a training run of the results left.
+
+    `kind` names all that decides them but the seed, `first_round_sha256` the first round that they or the training that
+    they go on from began with; None where there is none or it is not known.
+    """
 
     model: str
     recipe: str
     kind: str
     seed: int
+    first_round_sha256: str | None = None
 
 
 def trained_weights(training: Iterable[KeptTraining]) -> dict[str, Trained]:
     """What left the weights of each SHA-256, of every training run that recorded weights and a seed."""
-    found = {}
+    known = {}
     for kept in training:
+        weights = (kept.record or {}).get("weights_sha256")
+        if isinstance(weights, str) and isinstance(config_of(kept.record or {}).get("seed"), int):
+            known[weights] = kept
+    found = {}
+    for weights, kept in known.items():
         record = kept.record or {}
-        seed, weights = config_of(record).get("seed"), record.get("weights_sha256")
-        if isinstance(seed, int) and isinstance(weights, str):
-            found[weights] = Trained(kept.model, recipe_text(record), kind_of(kept.model, record), seed)
+        begun = known.get(learned_from(record).get("start_weights_sha256", ""), kept)
+        heard = learned_from(begun.record or {}).get("hearing_from_sha256") or begun.first_round_sha256
+        named = (kept.model, recipe_text(record), kind_of(kept.model, record), config_of(record)["seed"])
+        found[weights] = Trained(*named, first_round_sha256=heard)
     return found
+
+
+def shared_first_rounds(weights: Mapping[str, Iterable[str]], trained: Mapping[str, Trained]) -> list[str]:
+    """A sentence that names the models whose seeds took over one first round, and so differ in later rounds alone.
+
+    Args:
+        weights: by model, the hashes of its seeds' weights.
+        trained: what left them.
+    """
+    named = []
+    for model, hashes in weights.items():
+        rounds = [trained[sha256].first_round_sha256 for sha256 in set(hashes) if sha256 in trained]
+        if any(rounds.count(first) > 1 for first in rounds if first is not None):
+            named.append(model)
+    told = "share one first round, in which the encoder learned: they differ in the later rounds alone"
+    return [f"The seeds of {', '.join(named)} {told}."] if named else []
 
 
 def kind_of(model: str, record: Mapping[str, Any]) -> str:

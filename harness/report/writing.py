@@ -15,6 +15,7 @@ from typing import Any
 from harness.errors import RecordError
 from harness.records import file_sha256, write_atomically
 from harness.report.accuracy import accuracy_tables
+from harness.report.architecture_tables import architecture_figures, architecture_tables, two_by_twos_of
 from harness.report.comparison_plots import comparison_figures
 from harness.report.cost_plots import cost_figures
 from harness.report.costs import cost_tables
@@ -63,16 +64,19 @@ class Written:
 def make_report(results: Results) -> Report:
     """Make every table and figure; nothing is written."""
     heat_maps, remarks = needle_figures(results)
+    fourfold = two_by_twos_of(results)
     tables = [
         *main_tables(results),
         *accuracy_tables(results),
         *seed_tables(results),
+        *architecture_tables(fourfold, results),
         *cost_tables(results),
         *kept_tables(results),
     ]
     tables += training_tables(results)
     figures = [
         *run_figures(results),
+        *architecture_figures(fourfold),
         *cost_figures(results),
         *streaming_figures(results),
         *comparison_figures(results),
