@@ -79,7 +79,6 @@ def _notes(found: TwoByTwo) -> list[str]:
         f"floor: the better of {' and '.join(FLOORS)}.",
         *sorted(reasons),
         *_no_width(found),
-        *found.remarks,
     ]
 
 

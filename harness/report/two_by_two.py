@@ -91,60 +91,68 @@ class Outcome:
 
 @dataclass(frozen=True)
 class TwoByTwo:
-    """All outcomes of four models of one size that were trained by one recipe, by one scorer of labels."""
+    """All outcomes of four models of one size that were trained alike, by one scorer of labels."""
 
     size: str
     recipe: str
     scorer: str
     outcomes: tuple[Outcome, ...]
-    remarks: tuple[str, ...]
 
 
 def two_by_twos(all_grids: Sequence[Grid], trained: Mapping[str, Trained]) -> list[TwoByTwo]:
-    """One a size, recipe and scorer, of what was asked as the tasks ask first; all four models must share a seed.
+    """One a size, training and scorer, of what was asked as the tasks ask first; all four models must share a seed.
 
     Args:
         all_grids: whose rows are in any number of seeds.
         trained: what left the weights of each hash.
     """
-    found: dict[tuple[str, str, str], dict[Column, Outcome]] = {}
-    outcomes: dict[tuple[str, str, str], list[Outcome]] = {}
-    remarks: dict[tuple[str, str, str], list[str]] = {}
     # Recordings first, what the harness generates after them.
     asked_first = sorted(
         (grid for grid in all_grids if not grid.setting.asked and grid.scorer in LIGHT_SCORERS),
         key=lambda grid: grid.setting.origin == GENERATED,
     )
+    outcomes: dict[_Alike, list[Outcome]] = {}
     for grid in asked_first:
-        for (size, recipe, column), cells in _whole_cells(grid, trained).items():
-            key = (size, recipe, grid.scorer)
-            # Captions stand in the grids of every scorer of labels; once in each table is enough.
-            if column in found.setdefault(key, {}):
-                continue
+        for (alike, column), cells in _whole_cells(grid, trained).items():
             seeds = sorted(set.intersection(*(set(cells[cell].entries) for cell in CELLS)))
-            if not seeds:
-                remarks.setdefault(key, []).append(f"{column}: the four models share no seed.")
-                continue
-            made = [_outcome(question, cells, seeds, grid) for question in _questions(grid, column, cells)]
-            found[key][column] = made[0]
-            outcomes.setdefault(key, []).extend(made)
+            # Captions stand in the grids of every origin.
+            if seeds and all(column != known.question.column for known in outcomes.get(alike, [])):
+                made = [_outcome(question, cells, seeds, grid) for question in _questions(grid, column, cells)]
+                outcomes.setdefault(alike, []).extend(made)
+    named = [(alike.size, alike.recipe, alike.scorer) for alike in outcomes]
     return [
-        TwoByTwo(*key, outcomes=tuple(outcomes[key]), remarks=tuple(remarks.get(key, ()))) for key in sorted(outcomes)
+        TwoByTwo(
+            size=alike.size,
+            recipe=alike.recipe if named.count(name) == 1 else f"{alike.recipe} [{alike.lessons[:6]}]",
+            scorer=alike.scorer,
+            outcomes=tuple(outcomes[alike]),
+        )
+        for alike, name in sorted(zip(outcomes, named, strict=True), key=lambda pair: str(pair))
     ]
 
 
-def _whole_cells(grid: Grid, trained: Mapping[str, Trained]) -> dict[tuple[str, str, Column], dict[str, Seeds]]:
-    """By size, recipe and column the seeds of all four models; what lacks one, or has one twice, is left out."""
+@dataclass(frozen=True)
+class _Alike:
+    """What four models must share: size and number type, all that their training has but model and seed, the scorer."""
+
+    size: str
+    recipe: str
+    lessons: str
+    scorer: str
+
+
+def _whole_cells(grid: Grid, trained: Mapping[str, Trained]) -> dict[tuple[_Alike, Column], dict[str, Seeds]]:
+    """The seeds of all four models in each column; what lacks one, or has one twice, is left out."""
     rows, _ = seeds_of_models(grid, trained)
-    found: dict[tuple[str, str, Column], dict[str, Seeds]] = {}
-    doubled = set()
+    found: dict[tuple[_Alike, Column], list[tuple[str, Seeds]]] = {}
     for row in rows:
         cell, _, size = row.name.partition(":")
-        key = (size, row.recipe, row.column)
-        if cell in found.setdefault(key, {}):
-            doubled.add(key)
-        found[key][cell] = row
-    return {key: cells for key, cells in found.items() if set(CELLS) <= cells.keys() and key not in doubled}
+        some_entry = next(iter(row.entries.values()))
+        lessons = trained[some_entry.run.record.model.weights_sha256 or ""].lessons
+        found.setdefault((_Alike(size, row.recipe, lessons, grid.scorer), row.column), []).append((cell, row))
+    by_cell = {key: {cell: row for cell, row in rows if cell in CELLS} for key, rows in found.items()}
+    n_cells = {key: sum(cell in CELLS for cell, _ in rows) for key, rows in found.items()}
+    return {key: cells for key, cells in by_cell.items() if len(cells) == n_cells[key] == len(CELLS)}
 
 
 def _questions(grid: Grid, column: Column, cells: Mapping[str, Seeds]) -> list[Question]:

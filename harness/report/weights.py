@@ -41,14 +41,16 @@ class Trained:
     """Weights that a training run of the results left.
 
     `kind` names all that decides them but the seed, `first_round_sha256` the first round that they or the training that
-    they go on from began with; None where there is none or it is not known.
+    they go on from began with; None where there is none or it is not known. `lessons` is what `kind` names but for the
+    model: two models of the same learned alike.
     """
 
     model: str
     recipe: str
     kind: str
     seed: int
-    first_round_sha256: str | None = None
+    first_round_sha256: str | None
+    lessons: str
 
 
 def trained_weights(training: Iterable[KeptTraining]) -> dict[str, Trained]:
@@ -64,7 +66,7 @@ def trained_weights(training: Iterable[KeptTraining]) -> dict[str, Trained]:
         begun = known.get(learned_from(record).get("start_weights_sha256", ""), kept)
         heard = learned_from(begun.record or {}).get("hearing_from_sha256") or begun.first_round_sha256
         named = (kept.model, recipe_text(record), kind_of(kept.model, record), config_of(record)["seed"])
-        found[weights] = Trained(*named, first_round_sha256=heard)
+        found[weights] = Trained(*named, first_round_sha256=heard, lessons=_lessons_of(record))
     return found
 
 
@@ -90,6 +92,15 @@ def kind_of(model: str, record: Mapping[str, Any]) -> str:
     parts = (options, learned_from(record), config_of(record))
     told = [{name: value for name, value in part.items() if name not in _NOT_OF_THE_KIND} for part in parts]
     return canonical_sha256({"model": model, "told": told})
+
+
+def _lessons_of(record: Mapping[str, Any]) -> str:
+    """A hash of data and settings, but for seed and model."""
+    parts = (learned_from(record), config_of(record))
+    passed_over = _NOT_OF_THE_KIND | {"start_model"}
+    return canonical_sha256(
+        {"told": [{name: value for name, value in part.items() if name not in passed_over} for part in parts]}
+    )
 
 
 def recipe_text(record: Mapping[str, Any]) -> str:
