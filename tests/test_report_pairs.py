@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from harness.compare import ComparisonReport
 from harness.records import load_record, write_record
+from harness.report import rederiving_pairs
 from harness.report.differing import differing
 from harness.report.loading import load_all
 from harness.report.rederiving import rederive
 from harness.report.rendering import ReportTable
 from harness.report.writing import make_report
-from tests.report_results import answers, write_compared, write_controls, write_run, write_streaming
+from tests.report_results import BASE, answers, write_compared, write_controls, write_run, write_streaming
 
 
 def _tables(results: Path) -> dict[str, ReportTable]:
@@ -164,6 +168,46 @@ def test_rows_whose_runs_are_gone_are_not_counted_as_computed(pairs: Path) -> No
     path.write_text(json.dumps(record))
     found = rederive(load_all(pairs))
     assert (found.n_values, len(found.not_rederived)) == (whole.n_values - 1, 2)
+
+
+def test_one_task_asked_in_two_ways_is_two_pairs(tmp_path: Path) -> None:
+    folders = []
+    for is_default in (True, False):
+        prompt = BASE.prompt.model_copy(update={"name": "classify" if is_default else "ltu", "is_default": is_default})
+        day = 1 if is_default else 2
+        right = {"ssalm:tiny": 12 if is_default else 6, "ltu:tiny": 3}
+        folders += [
+            write_run(tmp_path, model, answers(n), prompt=prompt, started=f"2026-01-0{day}T00:00:00Z")
+            for model, n in right.items()
+        ]
+    one, two = (write_compared(tmp_path, *folders[n : n + 2]) for n in (0, 2))
+    first, second = (json.loads((folder / "record.json").read_text()) for folder in (one, two))
+    for name in ("runs", "comparisons"):
+        first[name] += second[name]
+    for row in first["comparisons"]:  # Holm's adjustment over the two
+        row["p_holm"] = min(1.0, 2 * row["p_value"])
+    (one / "record.json").write_text(json.dumps(first))
+    (two / "record.json").unlink()
+    found = rederive(load_all(tmp_path))
+    assert len(first["comparisons"]) == 2
+    assert [line for line in found.differences if "p_holm" not in line and "better" not in line] == []
+
+
+def test_a_paired_test_that_cannot_be_made_here_is_told_as_not_computed(
+    pairs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of SPIDEr, on a machine without SPICE."""
+    again = rederiving_pairs.compare
+
+    def without(*words: Any, **more: Any) -> ComparisonReport:
+        report = again(*words, **more)
+        lacking = {"unavailable": "SPICE is not installed", "difference": None, "interval": None, "p_value": None}
+        return replace(report, comparisons=tuple(replace(row, **lacking) for row in report.comparisons))
+
+    monkeypatch.setattr(rederiving_pairs, "compare", without)
+    found = rederive(load_all(pairs))
+    assert found.differences == ()
+    assert [line.rpartition(": ")[2] for line in found.not_rederived] == ["SPICE is not installed"]
 
 
 def test_models_that_all_failed_in_their_first_minute_are_shown(pairs: Path) -> None:
