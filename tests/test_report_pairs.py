@@ -170,27 +170,31 @@ def test_rows_whose_runs_are_gone_are_not_counted_as_computed(pairs: Path) -> No
     assert (found.n_values, len(found.not_rederived)) == (whole.n_values - 1, 2)
 
 
-def test_one_task_asked_in_two_ways_is_two_pairs(tmp_path: Path) -> None:
+def test_of_one_task_asked_in_two_ways_each_is_tested_by_its_own_scorers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second way's row is by a scorer that the first way's answers do not serve."""
+    again, asked = rederiving_pairs.compare, set()
+
+    def noted(first: str, second: str, **more: Any) -> ComparisonReport:
+        asked.add((first, *more["scorers"]))
+        return again(first, second, **more)
+
+    monkeypatch.setattr(rederiving_pairs, "compare", noted)
     folders = []
-    for is_default in (True, False):
+    for day, is_default in ((1, True), (2, False)):
         prompt = BASE.prompt.model_copy(update={"name": "classify" if is_default else "ltu", "is_default": is_default})
-        day = 1 if is_default else 2
-        right = {"ssalm:tiny": 12 if is_default else 6, "ltu:tiny": 3}
-        folders += [
-            write_run(tmp_path, model, answers(n), prompt=prompt, started=f"2026-01-0{day}T00:00:00Z")
-            for model, n in right.items()
-        ]
+        started = f"2026-01-0{day}T00:00:00Z"
+        for model, n_right in (("ssalm:tiny", 12), ("ltu:tiny", 3)):
+            folders.append(write_run(tmp_path, model, answers(n_right), prompt=prompt, started=started))
     one, two = (write_compared(tmp_path, *folders[n : n + 2]) for n in (0, 2))
     first, second = (json.loads((folder / "record.json").read_text()) for folder in (one, two))
-    for name in ("runs", "comparisons"):
-        first[name] += second[name]
-    for row in first["comparisons"]:  # Holm's adjustment over the two
-        row["p_holm"] = min(1.0, 2 * row["p_value"])
+    first["runs"] += second["runs"]
+    first["comparisons"] += [row | {"scorer": "loglik"} for row in second["comparisons"]]
     (one / "record.json").write_text(json.dumps(first))
     (two / "record.json").unlink()
-    found = rederive(load_all(tmp_path))
-    assert len(first["comparisons"]) == 2
-    assert [line for line in found.differences if "p_holm" not in line and "better" not in line] == []
+    rederive(load_all(tmp_path))
+    assert asked == {(str(folders[0]), "exact"), (str(folders[2]), "loglik")}
 
 
 def test_a_paired_test_that_cannot_be_made_here_is_told_as_not_computed(
