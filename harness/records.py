@@ -616,12 +616,6 @@ def predictions_sha256(folder: Path) -> str:
     return hashlib.sha256(_read_bytes(folder / PREDICTIONS_FILE) or b"").hexdigest()
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file that is there; as it is read, however large."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def canonical_sha256(value: Mapping[str, Any]) -> str:
     """SHA-256 of plain data, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()

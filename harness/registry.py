@@ -217,7 +217,8 @@ def _from_entry_points(kind: Kind) -> Iterator[_Plugin]:
 
 @functools.lru_cache
 def _entry_points(group: str, search_path: tuple[str, ...]) -> tuple[importlib.metadata.EntryPoint, ...]:
-    """Those of the packages on a search path; kept, as finding them reads a file of every package that is installed."""
+    """Those of the packages on a search path. Kept for the process, as finding them reads a file of every package: what
+    is installed meanwhile is not seen."""
     return tuple(importlib.metadata.entry_points(group=group))
 
 

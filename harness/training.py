@@ -29,10 +29,11 @@ from harness.curve import CURVE, StepSums, Stopwatch, append_line, cut_curve, se
 from harness.encoded_examples import EncodedExamples
 from harness.environment import describe_environment
 from harness.errors import RecordError, UsageError
+from harness.hashing import file_sha256
 from harness.held_out import score_held_out
 from harness.progress import progress
 from harness.ranges import check_ranges
-from harness.records import file_sha256, write_atomically
+from harness.records import write_atomically
 from harness.run_folder import locked
 
 CHECKPOINT = "checkpoint.pt"

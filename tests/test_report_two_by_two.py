@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from harness.records import load_record, write_record
 from harness.report.architecture_tables import architecture_figures, architecture_tables, two_by_twos_of
 from harness.report.loading import load_all
 from harness.report.over_seeds import means_of_drawn_seeds, seed_tables
 from harness.report.rendering import ReportTable, to_csv
-from harness.report.two_by_two import CELLS
-from harness.report.weights import shared_first_rounds, trained_weights
+from harness.report.style import write_figure
+from harness.report.two_by_two import CELLS, EFFECTS
+from harness.report.weights import first_rounds_text, trained_weights
 from harness.statistics import resampled_values
 from tests.report_results import (
+    BASE,
     N,
     answers,
     needle_metadata,
@@ -80,7 +85,7 @@ def test_what_a_seed_changes_in_all_models_alike_does_not_widen_an_effect() -> N
 
     first, second = means_of_drawn_seeds([[constant(v) for v in row] for row in ((0.1, 0.5), (0.2, 0.6))], ["a", "b"])
     assert second - first == pytest.approx(0.1)
-    assert set(np.round(first, 6)) == {0.1, 0.3, 0.5}
+    assert set(np.round(first, 6)) == {0.1, 0.5}
 
 
 def test_every_model_and_seed_is_computed_of_the_same_resamples() -> None:
@@ -116,6 +121,52 @@ def test_models_that_took_more_steps_are_not_compared(tmp_path: Path) -> None:
     assert two_by_twos_of(load_all(tmp_path)) == []
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"model_options": {"variant": "tiny", "weights": None, "lora": "r=8"}},
+        {"learned_from": {"recipe": "tiny", "recipe_version": 3, "hold_out_fold": None, "n_clips": 380}},
+    ],
+    ids=["lora", "fewer clips"],
+)
+def test_models_that_learned_otherwise_are_not_compared(tmp_path: Path, other: dict[str, Any]) -> None:
+    _write(tmp_path, {cell: n for cell, n in N_RIGHT.items() if cell != "ltu"}, {})
+    _write(tmp_path, {"ltu": N_RIGHT["ltu"]}, other)
+    assert two_by_twos_of(load_all(tmp_path)) == []
+
+
+def test_what_makes_the_model_may_differ(tmp_path: Path) -> None:
+    _write(tmp_path, {cell: n for cell, n in N_RIGHT.items() if cell != "ssalm"}, {})
+    _write(tmp_path, {"ssalm": N_RIGHT["ssalm"]}, {"model_options": {"variant": "tiny", "scan": "auto"}})
+    assert len(two_by_twos_of(load_all(tmp_path))) == 1
+
+
+def test_a_start_that_was_trained_otherwise_is_another_training(tmp_path: Path) -> None:
+    for weights, steps in (("few", 10), ("many", 1000)):
+        write_training(tmp_path, "ssalm:tiny", 0, weights, config={"seed": 0, "steps": steps})
+        go_on = _learned(start_weights_sha256=weights)
+        write_training(tmp_path, "ssalm:tiny", 0, f"{steps} and scenes", **go_on)
+    trained = trained_weights(load_all(tmp_path).training)
+    assert trained["10 and scenes"].lessons != trained["1000 and scenes"].lessons
+
+
+def test_a_run_in_another_number_type_neither_joins_the_others_nor_hides_them(four: Path) -> None:
+    write_seed(four, "ltu:tiny", 0, 12, dtype="bfloat16")
+    table = _table(four)
+    assert _row(table, "esc50")["ltu"].startswith("41.7 [")  # 5 of 12 in float32
+
+
+def test_one_seed_says_nothing_of_another_training(tmp_path: Path) -> None:
+    _write(tmp_path, {cell: n[:1] for cell, n in N_RIGHT.items()}, {})
+    assert any("one seed, they say nothing of another training" in note for note in _table(tmp_path).notes)
+
+
+def test_a_seed_that_was_asked_twice_is_told(four: Path) -> None:
+    write_seed(four, "ltu:tiny", 8, 1)
+    write_training(four, "ltu:tiny", 2, weights_of("ltu:tiny", 8))
+    assert any("newer run of the same seed" in note for note in _table(four).notes)
+
+
 def test_two_trainings_of_one_recipe_have_tables_of_their_own(four: Path) -> None:
     learned = {"recipe": "tiny", "recipe_version": 3, "hold_out_fold": 4, "n_clips": 300}
     for cell in CELLS:
@@ -143,6 +194,22 @@ def test_a_search_in_long_audio_has_a_row_a_length(tmp_path: Path) -> None:
     assert _row(table, "needle at 20 s")["DASS less AST"].startswith("+41.7 [")  # (1 + 6 - 0 - 2) / 2 of 6
 
 
+def test_lengths_of_two_searches_are_told_apart(tmp_path: Path) -> None:
+    asked = {"task": "needle", "origin": "generated", "metadata": needle_metadata()}
+    _write(tmp_path, {cell: n[:1] for cell, n in N_RIGHT.items()}, {}, **asked)
+    other = BASE.task.model_copy(update={"item_set_sha256": "f" * 64})
+    for cell in CELLS:
+        folder = write_seed(tmp_path, f"{cell}:tiny", 0, 6, **{**asked, "task": "needle"})
+        record = load_record(folder)
+        assert record is not None
+        task = record.task.model_copy(update={"item_set_sha256": other.item_set_sha256})
+        again = folder.with_name(f"20260301T000000Z-{record.run_id}")
+        shutil.copytree(folder, again)
+        write_record(again, record.model_copy(update={"task": task}))
+    titles = [row[0] for row in _table(tmp_path).rows]
+    assert len(titles) == 6 == len(set(titles))
+
+
 def test_recordings_come_before_what_is_generated(tmp_path: Path) -> None:
     _write(tmp_path, N_RIGHT, {})
     for cell in CELLS:
@@ -154,19 +221,60 @@ def test_the_better_floor_and_the_tagger_stand_beside(four: Path) -> None:
     write_run(four, "chance", answers(4), n_parameters=0)
     write_run(four, "majority", answers(3), n_parameters=0)
     write_run(four, "yamnet:labels", answers(9))
-    row = _row(_table(four), "esc50")
+    table = _table(four)
+    row = _row(table, "esc50")
     assert (row["floor"], row["yamnet:labels"]) == ("33.3", "75.0")
+    assert {source.place.split("/")[1] for source in table.sources} >= {"chance", "majority", "yamnet-labels"}
+
+
+def test_of_errors_the_better_floor_is_the_lower(four: Path) -> None:
+    write_run(four, "chance", answers(4), n_parameters=0)
+    write_run(four, "majority", answers(3), n_parameters=0)
+    read = load_all(four)
+    (found,) = two_by_twos_of(read)
+    (outcome,) = found.outcomes
+    column = replace(outcome.question.column, metric="wer")
+    of_errors = replace(outcome, question=replace(outcome.question, column=column))
+    (table,) = architecture_tables([replace(found, outcomes=(of_errors,))], read)
+    assert _row(table, "esc50")["floor"] == "25.0"
+    assert "Lower is better: WER." in table.notes
+
+
+def test_a_floor_that_was_not_asked_is_not_named(four: Path) -> None:
+    write_run(four, "chance", answers(4), n_parameters=0)
+    assert "floor: chance, whichever is better." in _table(four).notes
 
 
 def test_costs_are_compared_as_ratios(four: Path) -> None:
-    """With DASS half the operations of AST, with Mamba three quarters of LLaMA's."""
-    flops = {"ltu": 8e9, "ast_mamba": 6e9, "hybrid": 4e9, "ssalm": 3e9}
+    """DASS has half and a quarter of AST's operations, Mamba all and half of LLaMA's."""
+    flops = {"ltu": 8e9, "ast_mamba": 8e9, "hybrid": 4e9, "ssalm": 2e9}
     write_scaling(four, more=[point(cell, 60.0, 1.0, int(n)) for cell, n in flops.items()])
     table = _table(four)
     row = _row(table, "GFLOPs, 60 s")
-    assert [row[cell] for cell in CELLS] == ["8", "6", "4", "3"]
-    assert [row[name] for name in ("DASS less AST", "Mamba less LLaMA", "interaction")] == ["0.50x", "0.75x", "1.00x"]
+    assert [row[cell] for cell in CELLS] == ["8", "8", "4", "2"]
+    assert [row[name] for name in ("DASS less AST", "Mamba less LLaMA", "interaction")] == ["0.35x", "0.71x", "0.50x"]
     assert table.rules == {1}
+    data = {row["what"]: row for row in csv.DictReader(io.StringIO(to_csv(table))) if row["metric"] == "GFLOPs"}
+    assert float(data["ssalm"]["value"]) == 2.0 and float(data["interaction"]["value"]) == pytest.approx(0.5)
+
+
+def test_the_ratio_of_a_time_of_wide_interval_is_marked(four: Path) -> None:
+    points = [point(cell, 60.0, 1.0, 10**9) for cell in CELLS]
+    assert points[0].measured is not None
+    noisy = points[0].measured.model_copy(update={"noise": "wider than asked"})
+    write_scaling(four, more=[points[0].model_copy(update={"measured": noisy}), *points[1:]])
+    row = _row(_table(four), "time, 60 s")
+    assert row["DASS less AST"].startswith("~1.00x") and _row(_table(four), "GFLOPs")["DASS less AST"] == "1.00x"
+
+
+def test_conditions_under_which_others_were_measured_do_not_hide_the_four(four: Path) -> None:
+    points = [point(cell, 60.0, 1.0, 10**9) for cell in CELLS]
+    others = [
+        each.model_copy(update={"key": each.key.model_copy(update={"model": f"other{number}", "threads": 8})})
+        for number, each in enumerate([*points, points[0]])
+    ]
+    write_scaling(four, more=[*points, *others])
+    assert _row(_table(four), "GFLOPs, 60 s")["ssalm"] == "1"
 
 
 def test_costs_of_fewer_than_four_models_are_not_shown(four: Path) -> None:
@@ -188,6 +296,14 @@ def test_the_figure_draws_each_effect_of_each_outcome(four: Path) -> None:
     assert len(line["effects"]["interaction"]["seeds"]) == 3
 
 
+def test_the_figure_can_be_drawn(four: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    (figure,) = architecture_figures(two_by_twos_of(load_all(four)))
+    drawn = write_figure(figure, tmp_path_factory.mktemp("drawn"))
+    (text,) = [path.read_text() for path in drawn if path.suffix == ".svg"]
+    assert all(f"{effect.name} (points)" in text for effect in EFFECTS)
+    assert "esc50 acc. (n 12), starter" in text
+
+
 # --- what seeds share ------------------------------------------------------------------------------------------------
 
 
@@ -198,9 +314,9 @@ def _learned(**more: str) -> dict[str, Any]:
 def test_seeds_that_took_over_one_first_round_are_told(tmp_path: Path) -> None:
     _write(tmp_path, N_RIGHT, _learned(hearing_from_sha256="c0ffee"))
     table = _table(tmp_path)
-    assert any("differ in the later rounds alone" in note for note in table.notes)
+    assert "ltu:tiny: seeds 0, 1, 2 share one first round, in which the encoder learned." in table.notes
     seeds = next(table for table in seed_tables(load_all(tmp_path)) if table.name == "seeds-starter-exact")
-    assert any("differ in the later rounds alone" in note for note in seeds.notes)
+    assert set(seeds.notes) >= {note for note in table.notes if "first round" in note or "later rounds" in note}
 
 
 def test_seeds_with_first_rounds_of_their_own_are_not(four: Path) -> None:
@@ -213,5 +329,5 @@ def test_a_first_round_is_found_through_the_training_that_was_gone_on_from(tmp_p
         write_training(tmp_path, "ssalm:tiny", seed, f"scenes{seed}", **_learned(start_weights_sha256=f"named{seed}"))
     trained = trained_weights(load_all(tmp_path).training)
     assert trained["scenes1"].first_round_sha256 == "c0ffee"
-    (told,) = shared_first_rounds({"ssalm:tiny": ["scenes0", "scenes1"]}, trained)
-    assert told.startswith("The seeds of ssalm:tiny share one first round")
+    assert first_rounds_text({"ssalm:tiny": ["scenes0"]}, trained) == []
+    assert first_rounds_text({"ssalm:tiny": ["scenes0", "scenes1"]}, trained)[0].startswith("ssalm:tiny: seeds 0, 1 sh")

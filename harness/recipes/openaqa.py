@@ -34,9 +34,9 @@ from harness.config import DATA_VARIABLE
 from harness.contracts import OptionValue
 from harness.curriculum import CurriculumConfig, CurriculumRecipe, Lesson, Part, PreparedCurriculum, Stage
 from harness.errors import MissingDataError, OptionError
+from harness.hashing import file_sha256
 from harness.recipes._openaqa_items import AudioFolders, OpenAqaItem, read_items
 from harness.recipes._openaqa_order import OrderedLessons, lesson_of
-from harness.records import file_sha256
 
 FOLDER = "openaqa"
 HOMEPAGE = "https://github.com/YuanGongND/ltu"

@@ -21,11 +21,11 @@ import numpy as np
 
 from harness.contracts import OptionValue, TrainingExample
 from harness.errors import OptionError
+from harness.hashing import file_sha256
 from harness.recipes import _augment as augment
 from harness.recipes import tiny
 from harness.recipes._questions import scene_questions
 from harness.recipes._scenes import Scene, SceneMaker
-from harness.records import file_sha256
 from harness.training import CONFIG, RECORD, WEIGHTS, Prepared, Recipe, TrainConfig, read_json
 
 # Samples of the batches, over and over: clips in 12 of 20, scenes of 10 s in 7, of 41 s in 1.

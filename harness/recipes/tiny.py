@@ -38,9 +38,9 @@ from harness.audio import FileSource
 from harness.contracts import AudioItem, Label, OptionValue, Tagger, Task, TrainingExample
 from harness.datasets import find_items, item_set_hash
 from harness.errors import MissingDataError, OptionError, PluginError
+from harness.hashing import file_sha256
 from harness.recipes import _augment as augment
 from harness.recipes._scenes import RATE_HZ, Recording
-from harness.records import file_sha256
 from harness.training import CONFIG, FIRST_ROUND, Prepared, Recipe, TrainConfig, read_json
 
 N_SAMPLES = 81_920  # 5.12 s, 512 feature frames

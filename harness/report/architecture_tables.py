@@ -1,4 +1,4 @@
-"""The table of what the architecture alone changes, in scores, in long audio and in cost, and its figure.
+"""The table of what encoder and language model change, in scores, in long audio and in cost, and its figure.
 
 Rows are outcomes; columns the four models, what stands beside them, and the effects of encoder and language model:
 differences in points of a percent for scores, ratios for costs.
@@ -7,11 +7,12 @@ differences in points of a percent for scores, ratios for costs.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
 from harness.report.accuracy import run_source
-from harness.report.columns import grids
+from harness.report.columns import METRIC_NAMES, grids
 from harness.report.costs import scaling_source
 from harness.report.costs_at import CostsAt, cost_cells, costs_at
 from harness.report.loading import Results
@@ -19,14 +20,14 @@ from harness.report.over_seeds import NO_WIDTH
 from harness.report.rendering import DASH, ReportTable, Source, file_name
 from harness.report.style import PAGE, FigureSpec
 from harness.report.two_by_two import CELLS, EFFECTS, Effect, Estimate, Outcome, TwoByTwo, two_by_twos
-from harness.report.weights import Trained, shared_first_rounds, trained_weights
+from harness.report.weights import Trained, first_rounds_text, trained_weights
 from harness.scaling_rows import Measured
 from harness.scaling_tables import NOISY
+from harness.scoring import is_better_low
 
 COSTS_AT_S = (60.0, 600.0)
 FLOORS = ("chance", "majority")
 YARDSTICK = "yamnet:labels"
-_COSTS = ("GFLOPs", "time", "peak MB")
 
 
 def two_by_twos_of(results: Results) -> list[TwoByTwo]:
@@ -42,71 +43,102 @@ def architecture_tables(every: Iterable[TwoByTwo], results: Results) -> list[Rep
 
 
 def _table(found: TwoByTwo, results: Results, trained: Mapping[str, Trained]) -> ReportTable:
-    models = {f"{cell}:{found.size}" for cell in CELLS}
-    costs = [(seconds, costs_at(seconds, results.scaling, models)) for seconds in COSTS_AT_S]
-    whole = [(seconds, each) for seconds, each in costs if each is not None and models <= each.by_model.keys()]
-    rows = [_score_row(outcome) for outcome in found.outcomes]
-    n_scores = len(rows)
-    for seconds, each in whole:
-        rows += _cost_rows(seconds, each, found.size)
-    runs = {entry.run.place: entry.run for outcome in found.outcomes for entry in outcome.entries}
-    measured = {each.kept.place: scaling_source(each.kept) for _, each in whole}
-    sources: Sequence[Source] = (*map(run_source, runs.values()), *measured.values())
+    models = [f"{cell}:{found.size}" for cell in CELLS]
+    costs = {seconds: costs_at(seconds, results.scaling, models) for seconds in COSTS_AT_S}
+    measured = [
+        _Measured(seconds, each, [each.by_model[model] for model in models])
+        for seconds, each in costs.items()
+        if each is not None and set(models) <= each.by_model.keys()
+    ]
     return ReportTable(
-        name=file_name("architecture", found.size, found.recipe, found.scorer),
-        title=f"What the architecture alone changes, models of the size {found.size} trained by {found.recipe}; "
-        f"labels by {found.scorer}",
+        name=_name(found),
+        title=f"{_title(found)}; labels by {found.scorer}",
         header=("outcome", "seeds", *CELLS, "floor", YARDSTICK, *(effect.name for effect in EFFECTS)),
-        rows=tuple(rows),
-        sources=tuple(sources),
-        rules=frozenset({n_scores} if whole else ()),
-        notes=(*_notes(found), *shared_first_rounds(_weights(found), trained), *_cost_notes(whole)),
-        data=tuple(_long_rows(found)),
+        rows=(*map(_score_row, found.outcomes), *(row for each in measured for row in _cost_rows(each))),
+        sources=_sources(found, measured),
+        rules=frozenset({len(found.outcomes)} if measured else ()),
+        notes=(*_notes(found), *first_rounds_text(_weights(found), trained), *_cost_notes(measured)),
+        data=tuple(_long_rows(found, measured)),
     )
 
 
+def _name(found: TwoByTwo) -> str:
+    dtype = "" if found.dtype == "float32" else found.dtype
+    return file_name("architecture", found.size, dtype, found.recipe, found.scorer)
+
+
+def _title(found: TwoByTwo) -> str:
+    return f"What encoder and language model change: size {found.size}, {found.dtype}, trained by {found.recipe}"
+
+
+def _sources(found: TwoByTwo, measured: Sequence[_Measured] = ()) -> tuple[Source, ...]:
+    entries = [entry for o in found.outcomes for entry in (*o.entries, *(each.entry for each in o.beside.values()))]
+    runs = {entry.run.place: entry.run for entry in entries}
+    costs = {each.costs.kept.place: each.costs.kept for each in measured}
+    return (*map(run_source, runs.values()), *map(scaling_source, costs.values()))
+
+
+def _weights(found: TwoByTwo) -> dict[str, set[str]]:
+    """The hashes of each model's seeds."""
+    by_model: dict[str, set[str]] = {}
+    for entry in (entry for outcome in found.outcomes for entry in outcome.entries):
+        model = entry.run.record.model
+        by_model.setdefault(f"{model.name}:{model.variant}", set()).add(model.weights_sha256 or "")
+    return by_model
+
+
+# --- notes -----------------------------------------------------------------------------------------------------------
+
+
 def _notes(found: TwoByTwo) -> list[str]:
+    metrics = sorted({outcome.question.column.metric for outcome in found.outcomes})
+    lower = [METRIC_NAMES.get(metric, metric) for metric in metrics if is_better_low(metric)]
     reasons = {
         f"No interval of {outcome.question.title}: {outcome.no_interval.rstrip('.')}."
         for outcome in found.outcomes
         if outcome.no_interval
     }
+    floors = [name for name in FLOORS if any(name in outcome.beside for outcome in found.outcomes)]
     return [
-        "Scores: percent, mean over seeds [95 %]. Effects: points of a percent; of an encoder the mean over both "
-        "language models, of a language model over both encoders; interaction: what Mamba changes with DASS less what "
-        "it changes with AST. Intervals: bootstrap that draws seeds, the same for all four models, and recordings. "
-        "With few seeds they are too short. They are not adjusted for the number of rows.",
-        f"floor: the better of {' and '.join(FLOORS)}.",
+        "Scores: percent, mean over the seeds that all four models have [95 %]. Effects: points of a percent; of an "
+        "encoder the mean over both language models, of a language model over both encoders; interaction: what Mamba "
+        "changes with DASS less what it changes with AST.",
+        _how_drawn(found),
+        *([f"Lower is better: {', '.join(lower)}."] if lower else []),
+        *([f"floor: {' or '.join(floors)}, whichever is better."] if floors else []),
         *sorted(reasons),
         *_no_width(found),
+        *found.remarks,
     ]
+
+
+def _how_drawn(found: TwoByTwo) -> str:
+    drawn = (
+        "Intervals: bootstrap that draws seeds, one fewer than there are and the same for all four models, and "
+        "recordings. They are not adjusted for the number of rows."
+    )
+    if any(len(outcome.seeds) == 1 for outcome in found.outcomes):
+        return f"{drawn} Where there is one seed, they say nothing of another training."
+    return f"{drawn} Few seeds say little of how far others would lie."
 
 
 def _no_width(found: TwoByTwo) -> list[str]:
     """How many intervals are of no width: those of a model that is always wrong, mostly."""
     bounds = [each.interval for outcome in found.outcomes for each in (*outcome.cells, *outcome.effects)]
     n_without = sum(interval is not None and interval.low == interval.high for interval in bounds)
-    return [NO_WIDTH.format(n_without)] if n_without else []
+    return [f"{NO_WIDTH.format(n_without)} They are not shown."] if n_without else []
 
 
-def _weights(found: TwoByTwo) -> dict[str, set[str]]:
-    """The hashes of each model's seeds."""
-    by_model: dict[str, set[str]] = {}
-    for outcome in found.outcomes:
-        for entry in outcome.entries:
-            model = entry.run.record.model
-            by_model.setdefault(f"{model.name}:{model.variant}", set()).add(model.weights_sha256 or "")
-    return by_model
-
-
-def _cost_notes(whole: Sequence[tuple[float, CostsAt]]) -> list[str]:
-    if not whole:
+def _cost_notes(measured: Sequence[_Measured]) -> list[str]:
+    if not measured:
         return []
-    conditions = dict.fromkeys(f"{each.conditions}; {each.kept.record.environment.cpu}" for _, each in whole)
+    told = [f"{each.costs.conditions}; {each.costs.kept.record.environment.cpu}" for each in measured]
+    conditions = "; ".join(dict.fromkeys(told))
     return [
-        f"Costs: {'; '.join(conditions)}; one measurement, whatever the seed. GFLOPs by formula. Peak: most that the "
-        f"allocator held, weights included, in 10^6 bytes. {NOISY}: the interval of the time is wider than asked. "
-        "Effects of costs: geometric means of ratios; under 1x: cheaper with DASS, with Mamba."
+        f"Costs: {conditions}; one measurement, whatever the seed, without intervals. GFLOPs by formula. Peak: most "
+        f"that the allocator held, weights included, in 10^6 bytes. {NOISY}: the interval of a time is wider than "
+        "asked. Effects of costs are ratios: geometric means over the other part, and under 1x is cheaper with DASS, "
+        "with Mamba; interaction: Mamba's ratio with DASS over its ratio with AST."
     ]
 
 
@@ -114,21 +146,24 @@ def _cost_notes(whole: Sequence[tuple[float, CostsAt]]) -> list[str]:
 
 
 def _score_row(outcome: Outcome) -> tuple[str, ...]:
-    floors = [outcome.beside[name] for name in FLOORS if name in outcome.beside]
+    floors = [outcome.beside[name].value for name in FLOORS if name in outcome.beside]
+    better = min if is_better_low(outcome.question.column.metric) else max
+    yardstick = outcome.beside.get(YARDSTICK)
     return (
         outcome.question.title,
         str(len(outcome.seeds)),
         *(_estimate_text(cell, "") for cell in outcome.cells),
-        _percent(max(floors)) if floors else DASH,
-        _percent(outcome.beside[YARDSTICK]) if YARDSTICK in outcome.beside else DASH,
+        _percent(better(floors)) if floors else DASH,
+        _percent(yardstick.value) if yardstick is not None else DASH,
         *(_estimate_text(effect, "+") for effect in outcome.effects),
     )
 
 
 def _estimate_text(estimate: Estimate, sign: str) -> str:
     bounds = estimate.interval
-    shown = "" if bounds is None else f" [{_percent(bounds.low, sign)}, {_percent(bounds.high, sign)}]"
-    return _percent(estimate.value, sign) + shown
+    if bounds is None or bounds.low == bounds.high:
+        return _percent(estimate.value, sign)
+    return f"{_percent(estimate.value, sign)} [{_percent(bounds.low, sign)}, {_percent(bounds.high, sign)}]"
 
 
 def _percent(value: float, sign: str = "") -> str:
@@ -136,35 +171,55 @@ def _percent(value: float, sign: str = "") -> str:
     return f"{round(100 * value, 1) + 0.0:{sign}.1f}"
 
 
-def _cost_rows(seconds: float, costs: CostsAt, size: str) -> list[tuple[str, ...]]:
-    measured = [costs.by_model[f"{cell}:{size}"] for cell in CELLS]
-    shown = zip(*map(cost_cells, measured), strict=True)
-    values = zip(*map(_cost_values, measured), strict=True)
-    return [
-        (f"{name}, {seconds:g} s", DASH, *cells, DASH, DASH, *(_ratio(effect, numbers) for effect in EFFECTS))
-        for name, cells, numbers in zip(_COSTS, shown, values, strict=True)
-    ]
+@dataclass(frozen=True)
+class _Measured:
+    """What an answer to `seconds` of audio takes, of each of CELLS."""
+
+    seconds: float
+    costs: CostsAt
+    of_cells: Sequence[Measured]
+
+    def values(self) -> dict[str, list[float | None]]:
+        """Each cost of each of CELLS: 10^9 operations, seconds, 10^6 bytes."""
+        return {
+            "GFLOPs": [None if m.flops is None else m.flops / 1e9 for m in self.of_cells],
+            "time": [m.total.median for m in self.of_cells],
+            "peak MB": [_in_millions(m.memory.peak.allocated) for m in self.of_cells],
+        }
 
 
-def _cost_values(measured: Measured) -> tuple[float | None, ...]:
-    return measured.flops, measured.total.median, measured.memory.peak.allocated
+def _in_millions(n_bytes: int | None) -> float | None:
+    return None if n_bytes is None else n_bytes / 1e6
 
 
-def _ratio(effect: Effect, values: Sequence[float | None]) -> str:
+def _cost_rows(measured: _Measured) -> list[tuple[str, ...]]:
+    shown = zip(*map(cost_cells, measured.of_cells), strict=True)
+    rows = []
+    for (name, values), cells in zip(measured.values().items(), shown, strict=True):
+        mark = NOISY if any(cell.startswith(NOISY) for cell in cells) else ""
+        ratios = [_ratio(effect, values) for effect in EFFECTS]
+        told = [DASH if ratio is None else f"{mark}{ratio:.2f}x" for ratio in ratios]
+        rows.append((f"{name}, {measured.seconds:g} s", DASH, *cells, DASH, DASH, *told))
+    return rows
+
+
+def _ratio(effect: Effect, values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value]
     if len(known) < len(values):
-        return DASH
-    return f"{prod(value**weight for value, weight in zip(known, effect.weights, strict=True)):.2f}x"
+        return None
+    return prod(float(value**weight) for value, weight in zip(known, effect.weights, strict=True))
 
 
 # --- data ------------------------------------------------------------------------------------------------------------
 
-_LONG_HEADER = ("outcome", "task", "options", "metric", "scorer", "length_s", "n_items", "what", "seed", "value", "low")
+_LONG_HEADER = (
+    *("outcome", "task", "options", "metric", "scorer", "length_s", "n_items", "what", "seed", "value", "low", "high"),
+)
 
 
-def _long_rows(found: TwoByTwo) -> Iterable[tuple[Any, ...]]:
-    """One line a seed and estimate, and one for the mean with its interval; shares in [0, 1] unrounded."""
-    yield (*_LONG_HEADER, "high")
+def _long_rows(found: TwoByTwo, measured: Iterable[_Measured]) -> Iterable[tuple[Any, ...]]:
+    """One line a seed and estimate, one for the mean with its interval, and one a cost and ratio; all unrounded."""
+    yield _LONG_HEADER
     for outcome in found.outcomes:
         question, column = outcome.question, outcome.question.column
         length = "" if question.length_s is None else question.length_s
@@ -174,8 +229,14 @@ def _long_rows(found: TwoByTwo) -> Iterable[tuple[Any, ...]]:
                 yield (*start, estimate.name, seed, value, "", "")
             bounds = ("", "") if estimate.interval is None else (estimate.interval.low, estimate.interval.high)
             yield (*start, estimate.name, "mean", estimate.value, *bounds)
-        for name, value in outcome.beside.items():
-            yield (*start, name, "", value, "", "")
+        for name, other in outcome.beside.items():
+            yield (*start, name, "", other.value, "", "")
+    for each in measured:
+        for cost, values in each.values().items():
+            of_cost = (f"{cost}, {each.seconds:g} s", "", "", cost, "", each.seconds, "")
+            told = [*zip(CELLS, values, strict=True), *((effect.name, _ratio(effect, values)) for effect in EFFECTS)]
+            for name, number in told:
+                yield (*of_cost, name, "", "" if number is None else number, "", "")
 
 
 # --- figure ----------------------------------------------------------------------------------------------------------
@@ -192,38 +253,31 @@ def architecture_figures(every: Iterable[TwoByTwo]) -> list[FigureSpec]:
 
 
 def _figure(found: TwoByTwo, outcomes: Sequence[Outcome]) -> FigureSpec:
-    runs = {entry.run.place: entry.run for outcome in outcomes for entry in outcome.entries}
-    lines = [
-        {
-            "title": outcome.question.title,
-            "effects": {
-                effect.name: {
-                    "mean": 100 * effect.value,
-                    "low": 100 * effect.interval.low,
-                    "high": 100 * effect.interval.high,
-                    "seeds": [100 * value for value in effect.by_seed],
-                }
-                for effect in outcome.effects
-                if effect.interval is not None
-            },
-        }
-        for outcome in outcomes
-    ]
     seeds = sorted({len(outcome.seeds) for outcome in outcomes})
     return FigureSpec(
-        name=file_name("architecture", found.size, found.recipe, found.scorer),
-        title=f"What the architecture alone changes, models of the size {found.size} trained by {found.recipe}",
+        name=_name(found),
+        title=_title(found),
         width=PAGE,
-        height=0.6 + 0.2 * len(lines),
-        data={"lines": lines},
-        sources=tuple(map(run_source, runs.values())),
+        height=0.6 + 0.2 * len(outcomes),
+        data={"lines": [_line(outcome) for outcome in outcomes]},
+        sources=_sources(replace(found, outcomes=tuple(outcomes))),
         draw=_draw,
         notes=(
-            f"Labels by {found.scorer}. Black: mean over {', '.join(map(str, seeds))} seeds with a 95 % interval over "
-            "seeds and recordings; grey: each seed. Interaction: what Mamba changes with DASS less what it changes "
-            "with AST.",
+            f"Labels by {found.scorer}. Black: mean over {' or '.join(map(str, seeds))} seeds with a 95 % interval; "
+            "grey: each seed. Interaction: what Mamba changes with DASS less what it changes with AST.",
         ),
     )
+
+
+def _line(outcome: Outcome) -> dict[str, Any]:
+    """What is drawn of an outcome, in points of a percent."""
+    drawn: dict[str, dict[str, Any]] = {}
+    for effect in outcome.effects:
+        assert effect.interval is not None, "only outcomes with intervals are drawn"
+        low, high = effect.interval.low, effect.interval.high
+        seeds = [100 * value for value in effect.by_seed]
+        drawn[effect.name] = {"mean": 100 * effect.value, "low": 100 * low, "high": 100 * high, "seeds": seeds}
+    return {"title": outcome.question.title, "effects": drawn}
 
 
 def _draw(figure: Any, data: Mapping[str, Any]) -> None:

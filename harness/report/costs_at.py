@@ -23,20 +23,21 @@ class CostsAt:
 
 def costs_at(seconds: float, scaling: Iterable[KeptScaling], models: Collection[str]) -> CostsAt | None:
     """The measurement that knows most of these models at this length, the newest of such; None where none knows any."""
-    found = [_measured(kept, seconds) for kept in sorted(scaling, key=lambda kept: kept.place)]
-    best = max(reversed(found), key=lambda costs: len(costs.by_model.keys() & set(models)), default=None)
-    return best if best is not None and best.by_model.keys() & set(models) else None
+    wanted = set(models)
+    found = [_measured(kept, seconds, wanted) for kept in sorted(scaling, key=lambda kept: kept.place)]
+    best = max(reversed(found), key=lambda costs: len(costs.by_model.keys() & wanted), default=None)
+    return best if best is not None and best.by_model.keys() & wanted else None
 
 
-def _measured(kept: KeptScaling, seconds: float) -> CostsAt:
-    """Of several conditions, those that the most models share; models without options that change the cost."""
+def _measured(kept: KeptScaling, seconds: float, wanted: set[str]) -> CostsAt:
+    """Of several conditions, those that most of the wanted models share; without options that change the cost."""
     found: dict[str, dict[str, Measured]] = {}
     for line in lines_of(kept.points):
         at_length = [p.measured for p in line.points if p.key.seconds == seconds and p.measured is not None]
         is_plain = line.label == line.points[0].key.full_name
         if at_length and is_plain and (line.conditions.step, line.conditions.batch_size) == ("infer", 1):
             found.setdefault(str(line.conditions), {})[line.label] = at_length[0]
-    conditions = max(found, key=lambda shared: len(found[shared]), default="")
+    conditions = max(found, key=lambda shared: len(found[shared].keys() & wanted), default="")
     return CostsAt(kept, conditions, found.get(conditions, {}))
 
 

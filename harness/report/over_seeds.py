@@ -2,8 +2,9 @@
 
 One table for each accuracy table that holds weights of several seeds, one row a model, recipe and task. Seeds are known
 by the training records of the results: weights that none of those left are in no row. The interval is that of the
-mean over seeds. Each of its resamples draws as many seeds as there are, with replacement, and recordings as well, the
-same ones for every seed, since all were asked about the same clips.
+mean over seeds. Each of its resamples draws seeds, with replacement, and recordings as well, the same ones for every
+seed, since all were asked about the same clips. One seed fewer is drawn than there are: as many would make the spread
+of few seeds too small, by a third of its square with three (Rao and Wu 1988, JASA 83, section 2.1).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from harness.report.accuracy import run_source
 from harness.report.columns import Column, Entry, Grid, grids
 from harness.report.loading import Results
 from harness.report.rendering import DASH, ReportTable, file_name
-from harness.report.weights import Trained, plain_name, shared_first_rounds, trained_weights
+from harness.report.weights import Trained, first_rounds_text, plain_name, trained_weights
 from harness.results_frame import model_order
 from harness.scores import decided_items, make_scorer, run_facts
 from harness.scoring import VERBATIM, gives_scores
@@ -46,6 +47,7 @@ class Seeds:
 
     model: str
     name: str
+    dtype: str
     recipe: str
     column: Column
     entries: Mapping[int, Entry]
@@ -83,6 +85,7 @@ def seeds_of_models(grid: Grid, trained: Mapping[str, Trained]) -> tuple[list[Se
         Seeds(
             model,
             f"{model} [{dtype}]" if len(dtypes[model]) > 1 else model,
+            dtype,
             recipes[kind],
             column,
             dict(sorted(of_row.items())),
@@ -121,9 +124,9 @@ def _table(grid: Grid, rows: Sequence[Seeds], trained: Mapping[str, Trained], no
         ),
         sources=tuple(run_source(run) for run in sources.values()),
         notes=(
-            "Mean over seeds. Its interval: bootstrap that draws seeds and recordings, both with replacement, the same "
-            "recordings for every seed. With few seeds it is too short, as the drawn seeds differ less than new ones.",
-            *shared_first_rounds({row.name: _weights(row) for row in rows}, trained),
+            "Mean over seeds. Its interval: bootstrap that draws seeds, one fewer than there are, and recordings, both "
+            "with replacement, the same recordings for every seed. Few seeds say little of how far others would lie.",
+            *first_rounds_text({row.name: _weights(row) for row in rows}, trained),
             *_no_interval(made),
             *_no_width(made),
             *notes,
@@ -198,20 +201,25 @@ def resampled_score(entry: Entry, column: Column, length_s: float | None = None)
     Raises:
         HarnessError: it cannot be made anew here; the message says why.
     """
-    if column.scorer == VERBATIM:
-        raise MetricUnavailable("`report` scores no captions or transcripts anew")
-    if column.scorer not in LIGHT_SCORERS:
-        known = " and ".join(LIGHT_SCORERS)
-        raise MetricUnavailable(f"scorers other than {known} need a model or a service, which `report` never asks")
-    version = make_scorer(column.scorer).version
-    if version != column.scorer_version:
-        raise MetricUnavailable(
-            f"scored by version {column.scorer_version} of the scorer; this program has version {version}"
-        )
+    if reason := why_not_anew(column):
+        raise MetricUnavailable(reason)
     metric, items = scored_items(entry, length_s)
     if metric.bootstrap_is_biased:
         raise MetricUnavailable("the mean of its resamples is another than its value")
     return metric.resampled(items), [item.cluster for item in items]
+
+
+def why_not_anew(column: Column) -> str:
+    """Why `report` does not score the answers of a column again; nothing where it does."""
+    if column.scorer == VERBATIM:
+        return "`report` scores no captions or transcripts anew"
+    if column.scorer not in LIGHT_SCORERS:
+        known = " and ".join(LIGHT_SCORERS)
+        return f"scorers other than {known} need a model or a service, which `report` never asks"
+    version = make_scorer(column.scorer).version
+    if version != column.scorer_version:
+        return f"scored by version {column.scorer_version} of the scorer; this program has version {version}"
+    return ""
 
 
 def scored_items(entry: Entry, length_s: float | None = None) -> tuple[BoundMetric, list[Scored]]:
@@ -260,7 +268,8 @@ def means_of_drawn_seeds(
 
     values_MSR = resampled_values(of_all, clusters, n_resamples, seed).reshape(len(statistics), -1, n_resamples)
     n_seeds = values_MSR.shape[1]
-    drawn_SR = np.random.default_rng([seed, n_seeds]).integers(0, n_seeds, size=values_MSR.shape[1:])
+    n_drawn = max(1, n_seeds - 1)
+    drawn_SR = np.random.default_rng([seed, n_seeds]).integers(0, n_seeds, size=(n_drawn, n_resamples))
     means_MR = np.take_along_axis(values_MSR, drawn_SR[np.newaxis], axis=1).mean(axis=1)
     return np.asarray(means_MR, dtype=np.float64)
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.records import file_sha256
+from harness.hashing import file_sha256
 from harness.report.differing import differing
 from harness.report.loading import Results
 from harness.report.rederiving import rederive

@@ -23,6 +23,9 @@ _NOT_OF_THE_KIND = frozenset(
     "hearing_from_sha256 hearing_seed start_weights_sha256 start_seed".split()
 )
 
+# What tells the four models of the 2x2 apart, and which weights they begin with.
+_OF_THE_MODEL = frozenset("start_model encoder encoder_weights lm scan weights".split())
+
 
 class Named(Protocol):
     """What is called by the model that was asked: a run, or controls. `place` tells it from all others."""
@@ -41,8 +44,8 @@ class Trained:
     """Weights that a training run of the results left.
 
     `kind` names all that decides them but the seed, `first_round_sha256` the first round that they or the training that
-    they go on from began with; None where there is none or it is not known. `lessons` is what `kind` names but for the
-    model: two models of the same learned alike.
+    they go on from began with; None where there is none or it is not known. `lessons` names what `kind` does but for
+    what makes the model: two models of the same learned alike.
     """
 
     model: str
@@ -66,24 +69,30 @@ def trained_weights(training: Iterable[KeptTraining]) -> dict[str, Trained]:
         begun = known.get(learned_from(record).get("start_weights_sha256", ""), kept)
         heard = learned_from(begun.record or {}).get("hearing_from_sha256") or begun.first_round_sha256
         named = (kept.model, recipe_text(record), kind_of(kept.model, record), config_of(record)["seed"])
-        found[weights] = Trained(*named, first_round_sha256=heard, lessons=_lessons_of(record))
+        lessons = _lessons_of(record) + (_lessons_of(begun.record or {}) if begun is not kept else "")
+        found[weights] = Trained(*named, first_round_sha256=heard, lessons=lessons)
     return found
 
 
-def shared_first_rounds(weights: Mapping[str, Iterable[str]], trained: Mapping[str, Trained]) -> list[str]:
-    """A sentence that names the models whose seeds took over one first round, and so differ in later rounds alone.
+def first_rounds_text(seeds: Mapping[str, Iterable[str]], trained: Mapping[str, Trained]) -> list[str]:
+    """Which seeds of a model share a first round; nothing where each has its own.
 
     Args:
-        weights: by model, the hashes of its seeds' weights.
+        seeds: by model, the hashes of its seeds' weights.
         trained: what left them.
     """
-    named = []
-    for model, hashes in weights.items():
-        rounds = [trained[sha256].first_round_sha256 for sha256 in set(hashes) if sha256 in trained]
-        if any(rounds.count(first) > 1 for first in rounds if first is not None):
-            named.append(model)
-    told = "share one first round, in which the encoder learned: they differ in the later rounds alone"
-    return [f"The seeds of {', '.join(named)} {told}."] if named else []
+    told = []
+    for model, hashes in seeds.items():
+        by_round: dict[str, set[int]] = {}
+        for known in (trained[sha256] for sha256 in set(hashes) if sha256 in trained):
+            if known.first_round_sha256 is not None:
+                by_round.setdefault(known.first_round_sha256, set()).add(known.seed)
+        if any(len(group) > 1 for group in by_round.values()):
+            groups = sorted(sorted(group) for group in by_round.values())
+            shared = " and ".join(f"seeds {', '.join(map(str, group))}" for group in groups if len(group) > 1)
+            told.append(f"{model}: {shared} share one first round, in which the encoder learned.")
+    more = "Those seeds differ in the later rounds alone, so the intervals say less of training the encoder anew."
+    return [*told, more] if told else []
 
 
 def kind_of(model: str, record: Mapping[str, Any]) -> str:
@@ -95,9 +104,10 @@ def kind_of(model: str, record: Mapping[str, Any]) -> str:
 
 
 def _lessons_of(record: Mapping[str, Any]) -> str:
-    """A hash of data and settings, but for seed and model."""
-    parts = (learned_from(record), config_of(record))
-    passed_over = _NOT_OF_THE_KIND | {"start_model"}
+    """A hash of data, settings and options, but for the seed and what makes the model another."""
+    options = {name: value for name, value in record.get("model_options", {}).items() if value is not None}
+    parts = (options, learned_from(record), config_of(record))
+    passed_over = _NOT_OF_THE_KIND | _OF_THE_MODEL
     return canonical_sha256(
         {"told": [{name: value for name, value in part.items() if name not in passed_over} for part in parts]}
     )

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import RecordError
-from harness.records import file_sha256, write_atomically
+from harness.hashing import file_sha256
+from harness.records import write_atomically
 from harness.report.accuracy import accuracy_tables
 from harness.report.architecture_tables import architecture_figures, architecture_tables, two_by_twos_of
 from harness.report.comparison_plots import comparison_figures
