@@ -107,12 +107,12 @@ def test_gradients_are_added_up_and_one_that_nobody_has_stays_none(told: list[di
     assert [one["gradients"] for one in told] == [[[3.0, 3.0], [5.0, 5.0], None]] * 2
 
 
-def _alone(words: list[str]) -> str:
+def _alone(words: list[str]) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
         [sys.executable, *words], cwd=REPOSITORY, capture_output=True, text=True, timeout=600, check=False
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    return done
 
 
 # --- run --------------------------------------------------------------------------------------------------------------
@@ -333,6 +333,7 @@ def test_a_training_of_two_killed_at_once_goes_on_as_if_it_had_not_been(toy: Pat
     _train_two_and_kill_them(toy, broken)
     ends = finish(launch(_train_words("ltu", toy, broken, *_EIGHT_STEPS)))
     assert [code for code, _, _ in ends] == [0, 0], ends
+    assert any("continues at step" in text for text in ends[0][1:])
     assert _steps(broken) == _steps(whole)
 
 
@@ -342,7 +343,8 @@ def test_what_two_had_begun_goes_on_in_one(toy: Path, tmp_path: Path) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     _alone(_train_words("ltu", toy, whole, *_EIGHT_STEPS))
     _train_two_and_kill_them(toy, broken)
-    _alone(_train_words("ltu", toy, broken, *_EIGHT_STEPS))
+    again = _alone(_train_words("ltu", toy, broken, *_EIGHT_STEPS))
+    assert "continues at step" in again.stdout + again.stderr
     for mine, theirs in zip(_steps(whole), _steps(broken), strict=True):
         numbers = [name for name, value in mine.items() if isinstance(value, float)]
         assert {name: theirs[name] for name in numbers} == pytest.approx(
@@ -413,7 +415,7 @@ def test_weights_that_are_shared_out_give_the_steps_of_whole_ones(
         "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
         "FSDP_TRANSFORMER_CLS_TO_WRAP": "LlamaDecoderLayer,MambaMixer",
     }
-    alone = json.loads(_alone(["-c", STEPS, str(toy), str(tmp_path / "one"), model, how]))
+    alone = json.loads(_alone(["-c", STEPS, str(toy), str(tmp_path / "one"), model, how]).stdout)
     shared = _steps(toy, tmp_path / "two", model, how, **settings)
     assert shared[0]["steps"] == shared[1]["steps"]
     assert all(one["held"] < 0.95 * alone["held"] for one in shared)
