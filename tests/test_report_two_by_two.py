@@ -314,7 +314,8 @@ def _learned(**more: str) -> dict[str, Any]:
 def test_seeds_that_took_over_one_first_round_are_told(tmp_path: Path) -> None:
     _write(tmp_path, N_RIGHT, _learned(hearing_from_sha256="c0ffee"))
     table = _table(tmp_path)
-    assert "ltu:tiny: seeds 0, 1, 2 share one first round, in which the encoder learned." in table.notes
+    named = ", ".join(sorted(f"{cell}:tiny" for cell in CELLS))
+    assert f"Of each of {named}, seeds 0, 1, 2 share one first round, in which the encoder learned." in table.notes
     seeds = next(table for table in seed_tables(load_all(tmp_path)) if table.name == "seeds-starter-exact")
     assert set(seeds.notes) >= {note for note in table.notes if "first round" in note or "later rounds" in note}
 
@@ -330,4 +331,6 @@ def test_a_first_round_is_found_through_the_training_that_was_gone_on_from(tmp_p
     trained = trained_weights(load_all(tmp_path).training)
     assert trained["scenes1"].first_round_sha256 == "c0ffee"
     assert first_rounds_text({"ssalm:tiny": ["scenes0"]}, trained) == []
-    assert first_rounds_text({"ssalm:tiny": ["scenes0", "scenes1"]}, trained)[0].startswith("ssalm:tiny: seeds 0, 1 sh")
+    assert first_rounds_text({"ssalm:tiny": ["scenes0", "scenes1"]}, trained)[0].startswith(
+        "Of each of ssalm:tiny, seeds 0, 1 "
+    )

@@ -81,17 +81,20 @@ def first_rounds_text(seeds: Mapping[str, Iterable[str]], trained: Mapping[str, 
         seeds: by model, the hashes of its seeds' weights.
         trained: what left them.
     """
-    told = []
+    models: dict[str, list[str]] = {}
     for model, hashes in seeds.items():
         by_round: dict[str, set[int]] = {}
         for known in (trained[sha256] for sha256 in set(hashes) if sha256 in trained):
             if known.first_round_sha256 is not None:
                 by_round.setdefault(known.first_round_sha256, set()).add(known.seed)
-        if any(len(group) > 1 for group in by_round.values()):
-            groups = sorted(sorted(group) for group in by_round.values())
-            shared = " and ".join(f"seeds {', '.join(map(str, group))}" for group in groups if len(group) > 1)
-            told.append(f"{model}: {shared} share one first round, in which the encoder learned.")
-    more = "Those seeds differ in the later rounds alone, so the intervals say less of training the encoder anew."
+        shared = sorted(sorted(group) for group in by_round.values() if len(group) > 1)
+        if shared:
+            models.setdefault(" and ".join(f"seeds {', '.join(map(str, group))}" for group in shared), []).append(model)
+    told = [
+        f"Of each of {', '.join(sorted(of))}, {shared} share one first round, in which the encoder learned."
+        for shared, of in models.items()
+    ]
+    more = "Such seeds differ in the later rounds alone, so the intervals say less of training an encoder anew."
     return [*told, more] if told else []
 
 
