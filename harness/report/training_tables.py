@@ -11,10 +11,6 @@ from harness.report.rendering import DASH, ReportTable, Source
 from harness.report.weights import config_of, kind_of, learned_from, recipe_text
 from harness.results_frame import model_order
 
-_FIRST_AND_SECOND = (
-    "where a first round was taken over from another training, hours of first rounds stand before the plus sign"
-)
-
 
 def training_tables(results: Results) -> list[ReportTable]:
     """Both tables, where a training run was recorded."""
@@ -104,7 +100,8 @@ def training_seeds(recorded: Sequence[KeptTraining], every: Iterable[KeptTrainin
         rows=tuple(sorted(rows, key=_place_of_row)),
         sources=tuple(map(training_source, recorded)),
         notes=(
-            f"Hours: mean over seeds; {_FIRST_AND_SECOND}.",
+            "Hours: mean over seeds; where a first round was taken over from another training, the hours of first rounds "
+            "stand before the plus sign.",
             "Held-out accuracy: the mean over seeds and, in brackets behind it, each seed's value in the order of "
             "seeds; of one seed, its 95 % interval in square brackets.",
             *older,
