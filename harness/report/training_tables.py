@@ -100,8 +100,8 @@ def training_seeds(recorded: Sequence[KeptTraining], every: Iterable[KeptTrainin
         rows=tuple(sorted(rows, key=_place_of_row)),
         sources=tuple(map(training_source, recorded)),
         notes=(
-            "Hours: mean over seeds; where a first round was taken over from another training, the hours of first rounds "
-            "stand before the plus sign.",
+            "Hours: mean over seeds; where a first round was taken over from another training, the hours of first "
+            "rounds stand before the plus sign.",
             "Held-out accuracy: the mean over seeds and, in brackets behind it, each seed's value in the order of "
             "seeds; of one seed, its 95 % interval in square brackets.",
             *older,
