@@ -17,7 +17,8 @@ from typing import TypeVar
 from harness.errors import RecordError
 from harness.frontier_table import closing_lines, frontier_table, length_text
 from harness.records import RunRecord, ScoreRow
-from harness.report.architecture_tables import architecture_figures, architecture_tables, two_by_twos_of
+from harness.report.architecture_plots import architecture_figures
+from harness.report.architecture_tables import architecture_tables, two_by_twos_of
 from harness.report.kept_tables import audio_gains, comparisons
 from harness.report.loading import Results, load_all
 from harness.report.main_tables import SCORER, main_tables

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from harness.records import load_record, write_record
-from harness.report.architecture_tables import architecture_figures, architecture_tables, two_by_twos_of
+from harness.report.architecture_plots import architecture_figures
+from harness.report.architecture_tables import architecture_tables, two_by_twos_of
 from harness.report.loading import load_all
 from harness.report.over_seeds import means_of_drawn_seeds, seed_tables
 from harness.report.rendering import ReportTable, to_csv

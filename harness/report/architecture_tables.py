@@ -1,4 +1,4 @@
-"""The table of what encoder and language model change, in scores, in long audio and in cost, and its figure.
+"""The table of what encoder and language model change, in scores, in long audio and in cost.
 
 Rows are outcomes; columns the four models, what stands beside them, and the effects of encoder and language model:
 differences in points of a percent for scores, ratios for costs.
@@ -7,7 +7,7 @@ differences in points of a percent for scores, ratios for costs.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -18,7 +18,6 @@ from harness.report.costs_at import CostsAt, cost_cells, costs_at
 from harness.report.loading import Results
 from harness.report.over_seeds import NO_WIDTH
 from harness.report.rendering import DASH, ReportTable, Source, file_name
-from harness.report.style import PAGE, FigureSpec
 from harness.report.two_by_two import CELLS, EFFECTS, Effect, Estimate, Outcome, TwoByTwo, two_by_twos
 from harness.report.weights import Trained, first_rounds_text, trained_weights
 from harness.scaling_rows import Measured
@@ -51,27 +50,30 @@ def _table(found: TwoByTwo, results: Results, trained: Mapping[str, Trained]) ->
         if each is not None and set(models) <= each.by_model.keys()
     ]
     return ReportTable(
-        name=_name(found),
-        title=f"{_title(found)}; labels by {found.scorer}",
+        name=table_name(found),
+        title=f"{table_title(found)}; labels by {found.scorer}",
         header=("outcome", "seeds", *CELLS, "floor", YARDSTICK, *(effect.name for effect in EFFECTS)),
         rows=(*map(_score_row, found.outcomes), *(row for each in measured for row in _cost_rows(each))),
-        sources=_sources(found, measured),
+        sources=table_sources(found, measured),
         rules=frozenset({len(found.outcomes)} if measured else ()),
         notes=(*_notes(found), *first_rounds_text(_weights(found), trained), *_cost_notes(measured)),
         data=tuple(_long_rows(found, measured)),
     )
 
 
-def _name(found: TwoByTwo) -> str:
+def table_name(found: TwoByTwo) -> str:
+    """What its files are called."""
     dtype = "" if found.dtype == "float32" else found.dtype
     return file_name("architecture", found.size, dtype, found.recipe, found.scorer)
 
 
-def _title(found: TwoByTwo) -> str:
+def table_title(found: TwoByTwo) -> str:
+    """What it shows of which models, without the scorer."""
     return f"What encoder and language model change: size {found.size}, {found.dtype}, trained by {found.recipe}"
 
 
-def _sources(found: TwoByTwo, measured: Sequence[_Measured] = ()) -> tuple[Source, ...]:
+def table_sources(found: TwoByTwo, measured: Sequence[_Measured] = ()) -> tuple[Source, ...]:
+    """The runs of the four models and of those beside them, and the measurements of costs."""
     entries = [entry for o in found.outcomes for entry in (*o.entries, *(each.entry for each in o.beside.values()))]
     runs = {entry.run.place: entry.run for entry in entries}
     costs = {each.costs.kept.place: each.costs.kept for each in measured}
@@ -237,59 +239,3 @@ def _long_rows(found: TwoByTwo, measured: Iterable[_Measured]) -> Iterable[tuple
             told = [*zip(CELLS, values, strict=True), *((effect.name, _ratio(effect, values)) for effect in EFFECTS)]
             for name, number in told:
                 yield (*of_cost, name, "", "" if number is None else number, "", "")
-
-
-# --- figure ----------------------------------------------------------------------------------------------------------
-
-
-def architecture_figures(every: Iterable[TwoByTwo]) -> list[FigureSpec]:
-    """One figure a table: a panel an effect, with a line an outcome that has intervals."""
-    specs = []
-    for found in every:
-        drawn = [outcome for outcome in found.outcomes if not outcome.no_interval]
-        if drawn:
-            specs.append(_figure(found, drawn))
-    return specs
-
-
-def _figure(found: TwoByTwo, outcomes: Sequence[Outcome]) -> FigureSpec:
-    seeds = sorted({len(outcome.seeds) for outcome in outcomes})
-    return FigureSpec(
-        name=_name(found),
-        title=_title(found),
-        width=PAGE,
-        height=0.6 + 0.2 * len(outcomes),
-        data={"lines": [_line(outcome) for outcome in outcomes]},
-        sources=_sources(replace(found, outcomes=tuple(outcomes))),
-        draw=_draw,
-        notes=(
-            f"Labels by {found.scorer}. Black: mean over {' or '.join(map(str, seeds))} seeds with a 95 % interval; "
-            "grey: each seed. Interaction: what Mamba changes with DASS less what it changes with AST.",
-        ),
-    )
-
-
-def _line(outcome: Outcome) -> dict[str, Any]:
-    """What is drawn of an outcome, in points of a percent."""
-    drawn: dict[str, dict[str, Any]] = {}
-    for effect in outcome.effects:
-        assert effect.interval is not None, "only outcomes with intervals are drawn"
-        low, high = effect.interval.low, effect.interval.high
-        seeds = [100 * value for value in effect.by_seed]
-        drawn[effect.name] = {"mean": 100 * effect.value, "low": 100 * low, "high": 100 * high, "seeds": seeds}
-    return {"title": outcome.question.title, "effects": drawn}
-
-
-def _draw(figure: Any, data: Mapping[str, Any]) -> None:
-    lines = data["lines"]
-    all_axes = figure.subplots(1, len(EFFECTS), squeeze=False, sharey=True)[0]
-    for axes, effect in zip(all_axes, EFFECTS, strict=True):
-        for place, line in enumerate(lines):
-            told = line["effects"][effect.name]
-            axes.plot(told["seeds"], [-place] * len(told["seeds"]), "|", color="0.6", markersize=6)
-            axes.plot([told["low"], told["high"]], [-place, -place], color="0.1", linewidth=1.0)
-            axes.plot([told["mean"]], [-place], "o", color="0.1")
-        axes.axvline(0, color="0.5", linewidth=0.7, linestyle=":")
-        axes.set_xlabel(f"{effect.name} (points)")
-        axes.grid(True, axis="x", linewidth=0.4, color="0.85")
-    all_axes[0].set_yticks([-place for place in range(len(lines))], [line["title"] for line in lines])

@@ -16,7 +16,8 @@ from harness.errors import RecordError
 from harness.hashing import file_sha256
 from harness.records import write_atomically
 from harness.report.accuracy import accuracy_tables
-from harness.report.architecture_tables import architecture_figures, architecture_tables, two_by_twos_of
+from harness.report.architecture_plots import architecture_figures
+from harness.report.architecture_tables import architecture_tables, two_by_twos_of
 from harness.report.comparison_plots import comparison_figures
 from harness.report.cost_plots import cost_figures
 from harness.report.costs import cost_tables
