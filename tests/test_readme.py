@@ -88,5 +88,11 @@ def test_the_plugin_that_readme_shows_runs_on_esc50(plugin: Path, tmp_path: Path
 
 
 def test_every_file_that_readme_links_to_exists() -> None:
-    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if not link.startswith("http")]
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if not link.startswith(("http", "#"))]
     assert [link for link in links if not (REPOSITORY / link).exists()] == []
+
+
+def test_every_heading_that_readme_links_to_exists() -> None:
+    headings = re.findall(r"^#+ (.+)$", README, re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    assert set(re.findall(r"\]\(#([^)]+)\)", README)) <= anchors
