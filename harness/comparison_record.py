@@ -36,7 +36,7 @@ def keep(report: ComparisonReport, results: Path, command: Sequence[str], seed: 
         RecordError: a run's record is gone or damaged, or the folder cannot be written.
         UsageError: the folder cannot be made.
     """
-    runs = tuple(_compared(one, other) for one, other in report.folders)
+    runs = tuple(compared_runs(one, other) for one, other in report.folders)
     rows = tuple(ComparisonRow.model_validate(asdict(row)) for row in report.comparisons)
     asked = {
         "runs": [
@@ -74,7 +74,8 @@ def keep(report: ComparisonReport, results: Path, command: Sequence[str], seed: 
     return folder
 
 
-def _compared(one: Path, other: Path) -> ComparedRuns:
+def compared_runs(one: Path, other: Path) -> ComparedRuns:
+    """What a comparison keeps of the two runs in these folders."""
     first, second = load_record(one), load_record(other)
     assert first is not None and second is not None
     return ComparedRuns(

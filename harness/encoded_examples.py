@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.contracts import Question, TrainingExample
 from harness.records import write_atomically
@@ -53,9 +53,12 @@ class EncodedExamples:
             batches: what the encoder made of examples, and the examples, each batch of one shape and all of as many
                 examples; drawn from only if they are needed.
         """
-        if not _are_whole(folder, made_by):
+        index = _whole_index(folder, made_by)
+        if index is None:
             _make(folder, made_by, batches)
-        return _open(folder)
+            index = _whole_index(folder, made_by)
+            assert index is not None, "just made"
+        return _open(folder, index)
 
     def draw(self, step: int, seed: int) -> tuple[npt.NDArray[np.float16], Sequence[Question]]:
         """The batch of a step: every example once, in an order drawn anew, before any comes again."""
@@ -90,17 +93,18 @@ def _shelf_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("encoded-*.f16"))
 
 
-def _are_whole(folder: Path, made_by: str) -> bool:
-    """Whether all is there, of this encoder, and of the sizes that the index tells of."""
+def _whole_index(folder: Path, made_by: str) -> dict[str, Any] | None:
+    """The index, where all is there, of this encoder, and of the sizes that it tells of."""
     try:
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        index: dict[str, Any] = json.loads((folder / INDEX).read_text(encoding="utf-8"))
         if index["made_by"] != made_by:
-            return False
+            return None
         sizes = [2 * len(shelf["questions"]) * math.prod(shelf["shape"]) for shelf in index["shelves"]]
     except (FileNotFoundError, ValueError, KeyError, TypeError):  # none, torn, or of another layout
-        return False
+        return None
     files = [_shelf_file(folder, number) for number in range(len(sizes))]
-    return all(file.exists() and file.stat().st_size == size for file, size in zip(files, sizes, strict=True))
+    whole = all(file.exists() and file.stat().st_size == size for file, size in zip(files, sizes, strict=True))
+    return index if whole else None
 
 
 def _make(folder: Path, made_by: str, batches: Iterator[Encoded]) -> None:
@@ -130,10 +134,9 @@ def _make(folder: Path, made_by: str, batches: Iterator[Encoded]) -> None:
     write_atomically(folder / INDEX, json.dumps({"made_by": made_by, "order": order, "shelves": shelves}))
 
 
-def _open(folder: Path) -> EncodedExamples:
+def _open(folder: Path, index: Mapping[str, Any]) -> EncodedExamples:
     import numpy as np
 
-    index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
     shelves = []
     for number, shelf in enumerate(index["shelves"]):
         asked = [Question(row["prompt"], tuple((text, w) for text, w in row["answers"])) for row in shelf["questions"]]

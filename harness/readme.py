@@ -2,8 +2,8 @@
 
 A part stands between the lines `<!-- generated: NAME -->` and `<!-- end generated: NAME -->`. Each is a table of the
 report, or one that a command prints, with fewer columns or rows where README would be too long; figures are those of
-`results/figures`. Seeds, controls, paired tests and streaming make nothing where the folder holds none; any other part
-that lacks its records is an error.
+`results/figures`. Architectures, controls, paired tests and streaming make nothing where the folder holds none; any
+other part that lacks its records is an error.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from typing import TypeVar
 from harness.errors import RecordError
 from harness.frontier_table import closing_lines, frontier_table, length_text
 from harness.records import RunRecord, ScoreRow
+from harness.report.architecture_plots import architecture_figures
+from harness.report.architecture_tables import architecture_tables, two_by_twos_of
 from harness.report.kept_tables import audio_gains, comparisons
 from harness.report.loading import Results, load_all
 from harness.report.main_tables import SCORER, main_tables
-from harness.report.over_seeds import LIGHT_SCORERS, seed_tables
+from harness.report.over_seeds import LIGHT_SCORERS
 from harness.report.rendering import ReportTable
 from harness.report.training_tables import training_tables
 from harness.report.weights import one_set_of_weights, trained_weights
@@ -123,10 +125,15 @@ def _by_length(run: KeptRun, scorer: str) -> dict[float, ScoreRow]:
     }
 
 
-def seeds_part(results: Results) -> str:
-    """Scores over seeds of training, of the starter set asked as the task asks first."""
-    tables = [table for table in seed_tables(results) if table.name in [f"seeds-starter-{s}" for s in LIGHT_SCORERS]]
-    return "".join(f"Labels by {table.name.rpartition('-')[2]}:\n\n{_with_notes(table)}" for table in tables)
+def architecture_part(results: Results) -> str:
+    """What encoder and language model change, over seeds of training, by the scorer that the other parts show."""
+    found = [each for each in two_by_twos_of(results) if each.scorer == SCORER]
+    figures = {spec.name for spec in architecture_figures(found)}
+    parts = []
+    for table in architecture_tables(found, results):
+        picture = f"![{table.title}]({(FIGURES / table.name).as_posix()}.svg)\n\n" if table.name in figures else ""
+        parts.append(picture + _with_notes(table))
+    return "".join(parts)
 
 
 def training_part(results: Results) -> str:
@@ -193,7 +200,7 @@ PARTS: Mapping[str, Callable[[Results], str]] = {
     "main": main_part,
     "runs": runs_part,
     "needle": needle_part,
-    "seeds": seeds_part,
+    "architecture": architecture_part,
     "training": training_part,
     "controls": controls_part,
     "comparisons": comparisons_part,

@@ -209,10 +209,17 @@ def _built_in(kind: Kind) -> Iterator[_Plugin]:
 
 
 def _from_entry_points(kind: Kind) -> Iterator[_Plugin]:
-    for point in importlib.metadata.entry_points(group=f"lalm_harness.{kind}"):
+    for point in _entry_points(f"lalm_harness.{kind}", tuple(sys.path)):
         origin = point.dist.name if point.dist else point.module
         load_function = functools.partial(_load_from_entry_point, point, origin)
         yield _Plugin(kind, point.name, origin, _module_file(point.module), load_function)
+
+
+@functools.lru_cache
+def _entry_points(group: str, search_path: tuple[str, ...]) -> tuple[importlib.metadata.EntryPoint, ...]:
+    """Those of the packages on a search path. Kept for the process, as finding them reads a file of every package: what
+    is installed meanwhile is not seen."""
+    return tuple(importlib.metadata.entry_points(group=group))
 
 
 def _from_files(kind: Kind) -> Iterator[_Plugin]:

@@ -88,7 +88,7 @@ def bootstrap_mean_interval(
     members = _members(clusters)
     sums = [math.fsum(values[position] for position in positions) for positions in members]
     means = _resampled_means(sums, [len(positions) for positions in members], n_resamples, seed)
-    return _percentile_interval(means, clusters, confidence, seed)
+    return percentile_interval(means, clusters, confidence, seed)
 
 
 def bootstrap_weighted_interval(
@@ -108,7 +108,7 @@ def bootstrap_weighted_interval(
         ValueError: no items, or an argument out of range.
     """
     _check(clusters, n_resamples, confidence)
-    return _percentile_interval(resampled_values(statistic, clusters, n_resamples, seed), clusters, confidence, seed)
+    return percentile_interval(resampled_values(statistic, clusters, n_resamples, seed), clusters, confidence, seed)
 
 
 def bootstrap_centred_interval(
@@ -132,7 +132,7 @@ def bootstrap_centred_interval(
         raise ValueError("an interval needs finite values")
     _check(clusters, n_resamples, confidence)
     values = resampled_values(statistic, clusters, n_resamples, seed)
-    interval = _percentile_interval(values, clusters, confidence, seed)
+    interval = percentile_interval(values, clusters, confidence, seed)
     bias = float(values.mean()) - value
     low, high = (min(1.0, max(0.0, bound - bias)) for bound in (interval.low, interval.high))
     return replace(interval, low=low, high=high, method=CENTRED)
@@ -141,11 +141,11 @@ def bootstrap_centred_interval(
 def resampled_values(
     statistic: Resampled, clusters: Sequence[str], n_resamples: int, seed: int
 ) -> npt.NDArray[np.float64]:
-    """The statistic of each resample, shape (n_resamples,)."""
+    """The statistic of each resample, shape (n_resamples,); of several statistics at once (k, n_resamples)."""
     import numpy as np
 
     parts = [statistic(counts) for counts in _multiplicities(clusters, n_resamples, seed)]
-    return np.concatenate(parts)
+    return np.concatenate(parts, axis=-1)
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ def compare_paired(
     rarer = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
     return PairedDifference(
         difference=float(second(ones)[0] - first(ones)[0]),
-        interval=_percentile_interval(differences, clusters, confidence, seed),
+        interval=percentile_interval(differences, clusters, confidence, seed),
         p_value=min(1.0, 2.0 * (rarer + 1) / (n_resamples + 1)),
     )
 
@@ -252,10 +252,10 @@ def _check(clusters: Sequence[str], n_resamples: int, confidence: float) -> None
         raise ValueError(f"confidence must lie between 0 and 1, not {confidence}")
 
 
-def _percentile_interval(
+def percentile_interval(
     results: npt.NDArray[np.float64], clusters: Sequence[str], confidence: float, seed: int
 ) -> Interval:
-    """Of one result a resample."""
+    """The interval of one result a resample, `results` of shape (n_resamples,)."""
     import numpy as np
 
     tail = (1.0 - confidence) / 2.0

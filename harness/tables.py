@@ -162,7 +162,7 @@ def _leakage_lines(record: RunRecord) -> list[str]:
     if leakage is None:
         return []
     lines = [
-        f"What the model learned from could not be compared with these clips: {what}." for what in leakage.unchecked
+        f"Whether the model learned from any of these clips is not wholly known: {what}." for what in leakage.unchecked
     ]
     if not leakage.flagged:
         return lines

@@ -29,6 +29,7 @@ from harness.curve import CURVE, StepSums, Stopwatch, append_line, cut_curve, se
 from harness.encoded_examples import EncodedExamples
 from harness.environment import describe_environment
 from harness.errors import RecordError, UsageError
+from harness.hashing import file_sha256
 from harness.held_out import score_held_out
 from harness.progress import progress
 from harness.ranges import check_ranges
@@ -470,7 +471,7 @@ def _record_of(
         "learned_from": dict(prepared.about),
         "config": asdict(config),
         "trained_s": trained_s,
-        "weights_sha256": hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest(),
+        "weights_sha256": file_sha256(folder / WEIGHTS),
         "held_out": [asdict(report) for report in held_out],
         "environment": describe_environment(config.device).model_dump(),
     }
@@ -502,9 +503,14 @@ def check_same_model(found: Mapping[str, Any], name: str, options: Mapping[str, 
     if found["model"] != name:
         raise UsageError(f"what is to be continued is a training of {found['model']}, not of {name}")
     before, now = found["model_options"], json.loads(json.dumps(dict(options)))
-    unlike = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    unlike = differing_keys(before, now)
     if unlike:
         raise UsageError(f"what is to be continued was trained with other {', '.join(unlike)}")
+
+
+def differing_keys(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Where two configurations differ, sorted; what one lacks is None there."""
+    return sorted(key for key in one.keys() | other.keys() if one.get(key) != other.get(key))
 
 
 def parameters_sha256(network: Any, names: Iterable[str]) -> str:
@@ -546,7 +552,7 @@ def claim_folder(folder: Path, config: Any, about: Mapping[str, Any]) -> None:
         write_atomically(path, json.dumps(wanted, indent=2) + "\n")
         return
     found = read_json(path)
-    unlike = sorted(key for key in wanted.keys() | found.keys() if wanted.get(key) != found.get(key))
+    unlike = differing_keys(found, wanted)
     if unlike:
         raise UsageError(f"{folder} holds a training with other {', '.join(unlike)}. Name another folder with --out.")
 

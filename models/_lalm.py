@@ -29,13 +29,13 @@ from harness.contracts import (
 )
 from harness.errors import ItemError, OptionError, UsageError
 from harness.foreign import pass_over_broken_torchaudio
+from harness.hashing import file_sha256
 from models._trained_folder import fill_from_folder, read_folder_header
 from models._weights_files import (
     TOKENIZER_FILE,
     WEIGHTS_FOLDER,
     WeightsFile,
     combined_sha256,
-    file_sha256,
     folder_sha256,
     read_weights_header,
     tokenizer_hash,

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import UsageError
-from models._weights_files import HEADER_LIMIT_BYTES, WeightsFile, combined_sha256, file_sha256, read_weights_header
+from harness.hashing import file_sha256
+from models._weights_files import HEADER_LIMIT_BYTES, WeightsFile, combined_sha256, read_weights_header
 
 if TYPE_CHECKING:
     from models.nn.lalm import AudioLanguageModel

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import UsageError
+from harness.hashing import file_sha256
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 TOKENIZER_FILE = WEIGHTS_FOLDER / "tokenizer.json"
@@ -71,12 +72,6 @@ def _header_of(path: Path) -> bytes:
 
 def _reason(error: Exception) -> str:
     return f"its header has no {error}" if isinstance(error, KeyError) else f"its header cannot be read ({error})"
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file of any size, read in pieces."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def tokenizer_hash() -> str:

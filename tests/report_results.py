@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from harness.compare import compare
-from harness.comparison_record import keep
+from harness.comparison_record import compared_runs, keep
 from harness.control_sources import CONDITIONS
 from harness.controls import audio_gain, sensitivity
 from harness.frontier_rows import FrontierRecord, FrontierRow, ProbeRow
 from harness.measuring import BoundMetric
 from harness.records import (
-    ComparedRuns,
     ComparisonRecord,
     ComparisonRow,
     ConditionRow,
@@ -339,17 +338,8 @@ def write_streaming(results: Path) -> Path:
 
 def write_comparison(results: Path, first: Path, second: Path, better: str) -> None:
     """A paired test of two runs by `exact`."""
-    one, other = load_record(first), load_record(second)
-    assert one is not None and other is not None
-    pair = ComparedRuns(
-        task=one.task.name,
-        first_folder=str(first),
-        second_folder=str(second),
-        first_run_id=one.run_id,
-        second_run_id=other.run_id,
-        first_predictions_sha256=one.predictions_sha256,
-        second_predictions_sha256=other.predictions_sha256,
-    )
+    one = load_record(first)
+    assert one is not None
     values = {"first": 1.0, "second": 0.5, "difference": -0.5, "interval": one.scores[0].interval}
     tested = {"test": "exact McNemar", "p_value": 0.5, "p_holm": 0.5, "better": better, "unavailable": None}
     named = {"task": f"{one.task.name} (starter)", "scorer": "exact", "metric": "accuracy", "n_items": N}
@@ -363,7 +353,7 @@ def write_comparison(results: Path, first: Path, second: Path, better: str) -> N
         first="A",
         second="B",
         level=0.05,
-        runs=(pair,),
+        runs=(compared_runs(first, second),),
         comparisons=(row,),
         remarks=(),
     )

@@ -16,6 +16,7 @@ PLUGINS = ("models", "tasks", "harness.scorers", "harness.metrics")
 LAYERS = (
     (
         "harness.errors",
+        "harness.hashing",
         "harness.contracts",
         "harness.clips",
         "harness.audio",

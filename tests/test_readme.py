@@ -32,9 +32,12 @@ def test_readme_opens_with_the_two_figures_and_the_main_table() -> None:
     assert {"ssalm:tiny", "ltu:tiny", "hybrid:tiny", "ast_mamba:tiny", "majority", "chance"} <= set(models)
 
 
-def test_the_main_table_is_the_one_that_report_writes() -> None:
-    part = README[README.index("<!-- generated: main -->") : README.index("<!-- end generated: main -->")]
-    written = (REPOSITORY / "results" / "tables" / "main-starter.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize(
+    ("name", "file"), [("main", "main-starter.md"), ("architecture", "architecture-tiny-scenes_1-exact.md")]
+)
+def test_a_table_of_readme_is_the_one_that_report_writes(name: str, file: str) -> None:
+    part = README[README.index(f"<!-- generated: {name} -->") : README.index(f"<!-- end generated: {name} -->")]
+    written = (REPOSITORY / "results" / "tables" / file).read_text(encoding="utf-8")
     rows = [
         [line.replace("\\", "") for line in text.splitlines() if line.startswith("| ")][2:] for text in (part, written)
     ]
@@ -85,5 +88,11 @@ def test_the_plugin_that_readme_shows_runs_on_esc50(plugin: Path, tmp_path: Path
 
 
 def test_every_file_that_readme_links_to_exists() -> None:
-    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if not link.startswith("http")]
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if not link.startswith(("http", "#"))]
     assert [link for link in links if not (REPOSITORY / link).exists()] == []
+
+
+def test_every_heading_that_readme_links_to_exists() -> None:
+    headings = re.findall(r"^#+ (.+)$", README, re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    assert set(re.findall(r"\]\(#([^)]+)\)", README)) <= anchors

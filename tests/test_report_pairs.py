@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from harness.compare import ComparisonReport
 from harness.records import load_record, write_record
+from harness.report import rederiving_pairs
 from harness.report.differing import differing
 from harness.report.loading import load_all
 from harness.report.rederiving import rederive
 from harness.report.rendering import ReportTable
 from harness.report.writing import make_report
-from tests.report_results import answers, write_compared, write_controls, write_run, write_streaming
+from tests.report_results import BASE, answers, write_compared, write_controls, write_run, write_streaming
 
 
 def _tables(results: Path) -> dict[str, ReportTable]:
@@ -164,6 +168,50 @@ def test_rows_whose_runs_are_gone_are_not_counted_as_computed(pairs: Path) -> No
     path.write_text(json.dumps(record))
     found = rederive(load_all(pairs))
     assert (found.n_values, len(found.not_rederived)) == (whole.n_values - 1, 2)
+
+
+def test_of_one_task_asked_in_two_ways_each_is_tested_by_its_own_scorers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second way's row is by a scorer that the first way's answers do not serve."""
+    again, asked = rederiving_pairs.compare, set()
+
+    def noted(first: str, second: str, **more: Any) -> ComparisonReport:
+        asked.add((first, *more["scorers"]))
+        return again(first, second, **more)
+
+    monkeypatch.setattr(rederiving_pairs, "compare", noted)
+    folders = []
+    for day, is_default in ((1, True), (2, False)):
+        prompt = BASE.prompt.model_copy(update={"name": "classify" if is_default else "ltu", "is_default": is_default})
+        started = f"2026-01-0{day}T00:00:00Z"
+        for model, n_right in (("ssalm:tiny", 12), ("ltu:tiny", 3)):
+            folders.append(write_run(tmp_path, model, answers(n_right), prompt=prompt, started=started))
+    one, two = (write_compared(tmp_path, *folders[n : n + 2]) for n in (0, 2))
+    first, second = (json.loads((folder / "record.json").read_text()) for folder in (one, two))
+    first["runs"] += second["runs"]
+    first["comparisons"] += [row | {"scorer": "loglik"} for row in second["comparisons"]]
+    (one / "record.json").write_text(json.dumps(first))
+    (two / "record.json").unlink()
+    rederive(load_all(tmp_path))
+    assert asked == {(str(folders[0]), "exact"), (str(folders[2]), "loglik")}
+
+
+def test_a_paired_test_that_cannot_be_made_here_is_told_as_not_computed(
+    pairs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of SPIDEr, on a machine without SPICE."""
+    again = rederiving_pairs.compare
+
+    def without(*words: Any, **more: Any) -> ComparisonReport:
+        report = again(*words, **more)
+        lacking = {"unavailable": "SPICE is not installed", "difference": None, "interval": None, "p_value": None}
+        return replace(report, comparisons=tuple(replace(row, **lacking) for row in report.comparisons))
+
+    monkeypatch.setattr(rederiving_pairs, "compare", without)
+    found = rederive(load_all(pairs))
+    assert found.differences == ()
+    assert [line.rpartition(": ")[2] for line in found.not_rederived] == ["SPICE is not installed"]
 
 
 def test_models_that_all_failed_in_their_first_minute_are_shown(pairs: Path) -> None:

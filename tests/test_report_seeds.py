@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from harness.hashing import file_sha256
 from harness.measuring import BoundMetric
 from harness.records import load_record, write_record
 from harness.report.loading import load_all
@@ -20,6 +21,7 @@ from harness.report.run_plots import run_figures
 from harness.report.training_tables import training_tables
 from harness.report.weights import plain_name
 from harness.report.writing import make_report
+from harness.training import FIRST_ROUND
 from tests.report_results import (
     LABELS,
     N,
@@ -304,3 +306,21 @@ def test_a_first_round_that_is_not_whole_is_said_to_be_not_here(two_rounds: Path
         curve.write_text("".join(curve.read_text().splitlines(keepends=True)[:5]))
     table = _only(training_tables(load_all(two_rounds.parents[2])), "training-seeds")
     assert _by_column(table)["hours"] == "1.00 and a first round whose record is not here as a whole"
+
+
+def test_beside_one_that_took_over_a_first_round_the_time_of_ones_own_is_parted(two_rounds: Path) -> None:
+    """The one that left the first round has a record too: 800 s of its hour went into that."""
+    record = json.loads(next(two_rounds.parent.glob("tiny-seed0-*/record.json")).read_text())
+    del record["learned_from"]["hearing_from_sha256"]
+    record |= {"weights_sha256": "f" * 64, "config": {**record["config"], "seed": 1}}
+    (two_rounds / "record.json").write_text(json.dumps(record))
+    table = _only(training_tables(load_all(two_rounds.parents[2])), "training-seeds")
+    assert _by_column(table)["seeds"] == "2 (0, 1)"
+    assert _by_column(table)["hours"] == "0.22 + 0.89"  # the mean of 1 and 1 - 800 / 3600
+
+
+def test_a_first_round_that_lies_there_is_known_by_its_contents(tmp_path: Path) -> None:
+    folder = write_training(tmp_path, MODEL, 0, weights_of(MODEL, 0))
+    (folder / FIRST_ROUND).write_bytes(b"a first round")
+    (kept,) = load_all(tmp_path).training
+    assert kept.first_round_sha256 == file_sha256(folder / FIRST_ROUND)

@@ -34,6 +34,7 @@ from harness.config import DATA_VARIABLE
 from harness.contracts import OptionValue
 from harness.curriculum import CurriculumConfig, CurriculumRecipe, Lesson, Part, PreparedCurriculum, Stage
 from harness.errors import MissingDataError, OptionError
+from harness.hashing import file_sha256
 from harness.recipes._openaqa_items import AudioFolders, OpenAqaItem, read_items
 from harness.recipes._openaqa_order import OrderedLessons, lesson_of
 
@@ -105,7 +106,7 @@ class OpenAqaRecipe:
         }
         malformed = [entry for _, entries in read.values() for entry in entries]
         about: dict[str, OptionValue] = {"recipe": self.name, "recipe_version": self.version, "held_out": self.held_out}
-        about |= {f"{name}_sha256": _sha256(path) for name, path in paths.items()}
+        about |= {f"{name}_sha256": file_sha256(path) for name, path in paths.items()}
         about |= {f"{name}_items": len(lessons) for name, lessons in sources.items()}
         return PreparedCurriculum(
             sources=sources,
@@ -164,11 +165,6 @@ def _require(paths: Iterable[Path]) -> None:
             f"There is no {', '.join(missing)}. OpenAQA's files are linked from {HOMEPAGE}; its clips must be had from "
             "their own homes. With -r data=FILE one file serves all stages."
         )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def openaqa(

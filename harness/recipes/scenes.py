@@ -13,8 +13,7 @@ Scenes are made of the clips that `tiny` learns from, and never of another.
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ import numpy as np
 
 from harness.contracts import OptionValue, TrainingExample
 from harness.errors import OptionError
+from harness.hashing import file_sha256
 from harness.recipes import _augment as augment
 from harness.recipes import tiny
 from harness.recipes._questions import scene_questions
@@ -33,29 +33,8 @@ CYCLE = tuple(n * tiny.N_SAMPLES for n in (1, 2, 1, 1, 2, 1, 1, 2, 1, 1, 2, 1, 1
 ODDS_OF_PRESENCE = 0.15  # of the question about a clip that is not mixed
 ENCODER = "hear.encoder."
 
-DEFAULTS = TrainConfig(
-    steps=2400,
-    batch_size=32,
-    learning_rate=1e-3,
-    weight_decay=0.05,
-    warmup_steps=200,
-    second_share=1.0,
-    second_rate=1e-3,
-    second_batch_size=32,
-    second_pool=8_000,
-    second_freezes=True,
-    average=0.999,
-    second_average=0.99,
-    teacher_weight=0.3,
-    logit_weight=0.5,
-    gradient_clip=1.0,
-    precision="bfloat16",
-    seed=0,
-    threads=1,
-    device="cpu",
-    checkpoint_every=200,
-    log_every=100,
-)
+# As `tiny` trains, but for what a single round from another training's end needs.
+DEFAULTS = replace(tiny.DEFAULTS, steps=2400, batch_size=32, learning_rate=1e-3, second_share=1.0, second_pool=8_000)
 
 
 @dataclass(frozen=True)
@@ -85,7 +64,7 @@ class ScenesRecipe:
             "start_model": begun["model"],
             "start_recipe_version": begun["recipe_version"],
             "start_seed": begun["seed"],
-            "start_weights_sha256": hashlib.sha256((self.start_from / WEIGHTS).read_bytes()).hexdigest(),
+            "start_weights_sha256": file_sha256(self.start_from / WEIGHTS),
         }
         recordings = tiny.load_recordings(clips.items)
         return Prepared(

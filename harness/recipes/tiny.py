@@ -24,7 +24,6 @@ that it takes over.
 from __future__ import annotations
 
 import csv
-import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -39,6 +38,7 @@ from harness.audio import FileSource
 from harness.contracts import AudioItem, Label, OptionValue, Tagger, Task, TrainingExample
 from harness.datasets import find_items, item_set_hash
 from harness.errors import MissingDataError, OptionError, PluginError
+from harness.hashing import file_sha256
 from harness.recipes import _augment as augment
 from harness.recipes._scenes import RATE_HZ, Recording
 from harness.training import CONFIG, FIRST_ROUND, Prepared, Recipe, TrainConfig, read_json
@@ -254,7 +254,7 @@ def check_same_first_round(found: Mapping[str, Any], wanted: Mapping[str, Option
 
 def _sha256(path: Path) -> str:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return file_sha256(path)
     except OSError as error:
         raise OptionError(f"hearing_from: {path} cannot be read: {error.strerror}") from error
 

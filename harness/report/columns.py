@@ -24,6 +24,8 @@ METRIC_NAMES: Mapping[str, str] = {
     "rouge_l": "ROUGE-L",
     "wer": "WER",
 }
+# The origin of items that the harness makes.
+GENERATED = "generated"
 KINDS = ("classification", "captioning", "transcription")
 
 

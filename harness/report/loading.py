@@ -12,10 +12,12 @@ from pydantic import BaseModel, FiniteFloat, ValidationError
 
 from harness.errors import HarnessError, RecordError
 from harness.frontier_rows import PROBES_FILE, FrontierRecord, ProbeRow, load_frontier, load_probes
+from harness.hashing import file_sha256
 from harness.records import ComparisonRecord, ControlsRecord, load_comparison, load_controls
 from harness.results_frame import KeptRun, read_runs
 from harness.scaling_rows import PointRow, ScalingRecord, load_points, load_scaling_record, newest_points
 from harness.streaming_rows import POINTS_FILE, MinuteRow, StreamingRecord, load_minutes, load_streaming
+from harness.training import FIRST_ROUND
 
 KeptT = TypeVar("KeptT")
 
@@ -51,7 +53,8 @@ class KeptStreaming:
 class KeptTraining:
     """A training run's curve, one dictionary a logged step, its settings, and its record where it has one.
 
-    `first_round_sha256` is the hash of what a first round left for others to take over, of a folder that keeps it.
+    `first_round_sha256` is the hash of what a first round left for others to take over, of a folder that keeps that or
+    its hash.
     """
 
     place: str
@@ -215,14 +218,21 @@ def _training(folder: Path, place: str) -> KeptTraining:
         # JSON as Python reads it has NaN; a comparison with itself finds it.
         if not isinstance(line, dict) or "step" not in line or any(value != value for value in line.values()):
             raise RecordError(f"{folder / 'curve.jsonl'} line {number} has no step, or a value that is no number.")
-    path = folder / "first_round.sha256"
     return KeptTraining(
         place,
         _training_record(folder / "record.json"),
         curve,
         _read_object(folder / "config.json") or {},
-        path.read_text(encoding="utf-8").strip() if path.exists() else None,
+        _first_round_sha256(folder),
     )
+
+
+def _first_round_sha256(folder: Path) -> str | None:
+    """As it was noted, or of the file itself."""
+    noted, weights = folder / "first_round.sha256", folder / FIRST_ROUND
+    if noted.exists():
+        return noted.read_text(encoding="utf-8").strip()
+    return file_sha256(weights) if weights.exists() else None
 
 
 def _training_record(path: Path) -> dict[str, Any] | None:

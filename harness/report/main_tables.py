@@ -8,22 +8,19 @@ harness generates stand in tables of their own.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from harness.report.accuracy import cell_text, run_source
-from harness.report.columns import Grid, grids
+from harness.report.columns import GENERATED, Grid, grids
 from harness.report.costs import count_text, scaling_source
-from harness.report.loading import KeptScaling, Results
-from harness.report.rendering import DASH, ReportTable, Source, file_name
+from harness.report.costs_at import CostsAt, cost_cells, costs_at
+from harness.report.loading import Results
+from harness.report.rendering import ReportTable, Source, file_name
 from harness.report.weights import Trained, one_set_of_weights, plain_name, trained_weights
 from harness.results_frame import KeptRun
-from harness.scaling_curves import lines_of
-from harness.scaling_rows import Measured
-from harness.scaling_tables import NOISY, time_text
+from harness.scaling_tables import NOISY
 
 SCORER = "exact"
 COST_AT_S = 60.0
-GENERATED = "generated"
 
 
 def main_tables(results: Results) -> list[ReportTable]:
@@ -31,36 +28,12 @@ def main_tables(results: Results) -> list[ReportTable]:
     trained = trained_weights(results.training)
     shown = grids(one_set_of_weights(results.runs, trained), trained)
     wanted = [g for g in shown if (g.scorer, g.setting.asked) == (SCORER, "") and g.setting.origin != GENERATED]
-    costs = [_measured(kept) for kept in sorted(results.scaling, key=lambda kept: kept.place)]
     tables = []
     for grid in wanted:
         models = {plain_name(entry.run) for entry in grid.cells.values()}
-        # The measurement that knows most of these models, the newest of such.
-        best = max(reversed(costs), key=lambda found: len(found.by_model.keys() & models), default=None)
-        if best is not None and best.by_model.keys() & models:
+        if (best := costs_at(COST_AT_S, results.scaling, models)) is not None:
             tables.append(_table(grid, best, _seed_notes(grid, results.runs, trained)))
     return tables
-
-
-@dataclass(frozen=True)
-class _Costs:
-    """What one answer to COST_AT_S of audio took, by model as it is typed, all under the same conditions."""
-
-    kept: KeptScaling
-    conditions: str
-    by_model: Mapping[str, Measured]
-
-
-def _measured(kept: KeptScaling) -> _Costs:
-    """Of several conditions, those that the most models share; models without options that change the cost."""
-    found: dict[str, dict[str, Measured]] = {}
-    for line in lines_of(kept.points):
-        at_length = [p.measured for p in line.points if p.key.seconds == COST_AT_S and p.measured is not None]
-        is_plain = line.label == line.points[0].key.full_name
-        if at_length and is_plain and (line.conditions.step, line.conditions.batch_size) == ("infer", 1):
-            found.setdefault(str(line.conditions), {})[line.label] = at_length[0]
-    conditions = max(found, key=lambda shared: len(found[shared]), default="")
-    return _Costs(kept, conditions, found.get(conditions, {}))
 
 
 def _seed_notes(grid: Grid, runs: Sequence[KeptRun], trained: Mapping[str, Trained]) -> list[str]:
@@ -79,7 +52,7 @@ def _seed_notes(grid: Grid, runs: Sequence[KeptRun], trained: Mapping[str, Train
     return sorted(set(notes))
 
 
-def _table(grid: Grid, costs: _Costs, seed_notes: Sequence[str]) -> ReportTable:
+def _table(grid: Grid, costs: CostsAt, seed_notes: Sequence[str]) -> ReportTable:
     length = f"{COST_AT_S:g} s"
     entries = {name: [grid.cells.get((name, column)) for column in grid.columns] for name in grid.rows}
     runs = {entry.run.place: entry.run for entry in grid.cells.values()}
@@ -88,7 +61,7 @@ def _table(grid: Grid, costs: _Costs, seed_notes: Sequence[str]) -> ReportTable:
         run = next(entry.run for entry in cells if entry is not None)
         scores = [cell_text(entry, is_tied=False) for entry in cells]
         parameters = count_text(sum(run.record.model.parameters.values()))
-        rows.append((name, *scores, parameters, *_cost_cells(costs.by_model.get(plain_name(run)))))
+        rows.append((name, *scores, parameters, *cost_cells(costs.by_model.get(plain_name(run)))))
     units = ("parameters", f"GFLOPs, {length}", f"time, {length}", f"peak MB, {length}")
     sources: Sequence[Source] = (*map(run_source, runs.values()), scaling_source(costs.kept))
     return ReportTable(
@@ -103,15 +76,4 @@ def _table(grid: Grid, costs: _Costs, seed_notes: Sequence[str]) -> ReportTable:
             f"allocator held, weights included, in 10^6 bytes. {NOISY}: the interval of the time is wider than asked.",
             *seed_notes,
         ),
-    )
-
-
-def _cost_cells(measured: Measured | None) -> tuple[str, str, str]:
-    if measured is None:
-        return DASH, DASH, DASH
-    allocated = measured.memory.peak.allocated
-    return (
-        DASH if measured.flops is None else f"{measured.flops / 1e9:.3g}",
-        (NOISY if measured.noise else "") + time_text(measured.total.median),
-        DASH if allocated is None else f"{allocated / 1e6:.3g}",
     )

@@ -2,8 +2,9 @@
 
 One table for each accuracy table that holds weights of several seeds, one row a model, recipe and task. Seeds are known
 by the training records of the results: weights that none of those left are in no row. The interval is that of the
-mean over seeds. Each of its resamples draws as many seeds as there are, with replacement, and recordings as well, the
-same ones for every seed, since all were asked about the same clips.
+mean over seeds. Each of its resamples draws seeds, with replacement, and recordings as well, the same ones for every
+seed, since all were asked about the same clips. One seed fewer is drawn than there are: as many would make the spread
+of few seeds too small, by a third of its square with three (Rao and Wu 1988, JASA 83, section 2.1).
 """
 
 from __future__ import annotations
@@ -12,18 +13,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import HarnessError
+from harness.contracts import Scored
+from harness.errors import HarnessError, MetricUnavailable
 from harness.measuring import BoundMetric
 from harness.registry import create
 from harness.report.accuracy import run_source
 from harness.report.columns import Column, Entry, Grid, grids
 from harness.report.loading import Results
 from harness.report.rendering import DASH, ReportTable, file_name
-from harness.report.weights import Trained, plain_name, trained_weights
+from harness.report.weights import Trained, first_rounds_text, plain_name, trained_weights
 from harness.results_frame import model_order
 from harness.scores import decided_items, make_scorer, run_facts
 from harness.scoring import VERBATIM, gives_scores
-from harness.statistics import Interval, Resampled, bootstrap_weighted_interval
+from harness.statistics import Interval, Resampled, percentile_interval, resampled_values
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 
 # Scorers that need no model of their own: `report` loads none.
 LIGHT_SCORERS = ("exact", "loglik")
+CONFIDENCE = 0.95
+NO_WIDTH = "{} intervals have no width, as all resamples were alike: that is not certainty."
 _FEWEST = 2
 
 
@@ -43,6 +47,7 @@ class Seeds:
 
     model: str
     name: str
+    dtype: str
     recipe: str
     column: Column
     entries: Mapping[int, Entry]
@@ -53,15 +58,15 @@ def seed_tables(results: Results) -> list[ReportTable]:
     trained = trained_weights(results.training)
     tables = []
     for grid in grids(results.runs, trained):
-        found, remarks = _rows(grid, trained)
+        found, remarks = seeds_of_models(grid, trained)
         rows = [seeds for seeds in found if len(seeds.entries) >= _FEWEST]
         if rows:
             strangers = _strangers(grid, trained, {seeds.model for seeds in rows})
-            tables.append(_table(grid, rows, [*remarks, *strangers]))
+            tables.append(_table(grid, rows, trained, [*remarks, *strangers]))
     return tables
 
 
-def _rows(grid: Grid, trained: Mapping[str, Trained]) -> tuple[list[Seeds], list[str]]:
+def seeds_of_models(grid: Grid, trained: Mapping[str, Trained]) -> tuple[list[Seeds], list[str]]:
     """Each model and recipe in each column, and which runs gave way to a newer one of the same seed."""
     found: dict[tuple[Column, str, str, str], dict[int, Entry]] = {}
     recipes: dict[str, str] = {}
@@ -80,6 +85,7 @@ def _rows(grid: Grid, trained: Mapping[str, Trained]) -> tuple[list[Seeds], list
         Seeds(
             model,
             f"{model} [{dtype}]" if len(dtypes[model]) > 1 else model,
+            dtype,
             recipes[kind],
             column,
             dict(sorted(of_row.items())),
@@ -101,7 +107,7 @@ def _strangers(grid: Grid, trained: Mapping[str, Trained], models: set[str]) -> 
     return [f"Not among the seeds, as no training record here left its weights: {place}." for place in sorted(unknown)]
 
 
-def _table(grid: Grid, rows: Sequence[Seeds], notes: Sequence[str]) -> ReportTable:
+def _table(grid: Grid, rows: Sequence[Seeds], trained: Mapping[str, Trained], notes: Sequence[str]) -> ReportTable:
     seeds = sorted({seed for row in rows for seed in row.entries})
     made = [_Made(row, _mean(row), _interval(row)) for row in rows]
     title = dict(zip(grid.columns, grid.titles, strict=True))
@@ -118,8 +124,9 @@ def _table(grid: Grid, rows: Sequence[Seeds], notes: Sequence[str]) -> ReportTab
         ),
         sources=tuple(run_source(run) for run in sources.values()),
         notes=(
-            "Mean over seeds. Its interval: bootstrap that draws seeds and recordings, both with replacement, the same "
-            "recordings for every seed. With few seeds it is too short, as the drawn seeds differ less than new ones.",
+            "Mean over seeds. Its interval: bootstrap that draws seeds, one fewer than there are, and recordings, both "
+            "with replacement, the same recordings for every seed. Few seeds say little of how far others would lie.",
+            *first_rounds_text({row.name: _weights(row) for row in rows}, trained),
             *_no_interval(made),
             *_no_width(made),
             *notes,
@@ -135,6 +142,10 @@ class _Made:
     row: Seeds
     mean: float
     interval: Interval | str
+
+
+def _weights(row: Seeds) -> list[str]:
+    return [entry.run.record.model.weights_sha256 or "" for entry in row.entries.values()]
 
 
 def _mean(row: Seeds) -> float:
@@ -165,8 +176,7 @@ def _no_interval(made: Sequence[_Made]) -> list[str]:
 def _no_width(made: Sequence[_Made]) -> list[str]:
     intervals = [each.interval for each in made if not isinstance(each.interval, str)]
     n_without = sum(interval.low == interval.high for interval in intervals)
-    told = f"{n_without} intervals have no width, as all resamples were alike: that is not certainty."
-    return [told] if n_without else []
+    return [NO_WIDTH.format(n_without)] if n_without else []
 
 
 # --- the interval ----------------------------------------------------------------------------------------------------
@@ -174,29 +184,54 @@ def _no_width(made: Sequence[_Made]) -> list[str]:
 
 def _interval(row: Seeds) -> Interval | str:
     """The interval of the mean, or why there is none."""
-    scorer = row.column.scorer
-    if scorer == VERBATIM:
-        return "`report` scores no captions or transcripts anew"
-    if scorer not in LIGHT_SCORERS:
-        return f"scorers other than {' and '.join(LIGHT_SCORERS)} need a model or a service, which `report` never asks"
     try:
-        version = make_scorer(scorer).version
-        if version != row.column.scorer_version:
-            return f"scored by version {row.column.scorer_version} of the scorer; this program has version {version}"
-        items = [_decided(entry) for entry in row.entries.values()]
-        if any(metric.bootstrap_is_biased for metric, _ in items):
-            return "the mean of its resamples is another than its value"
-        statistics = [metric.resampled(scored) for metric, scored in items]
-        return over_seeds(statistics, [item.cluster for item in items[0][1]])
+        drawn = [resampled_score(entry, row.column) for entry in row.entries.values()]
+        return over_seeds([statistic for statistic, _ in drawn], drawn[0][1])
     except HarnessError as error:
         return str(error)
 
 
-def _decided(entry: Entry) -> tuple[BoundMetric, list[Any]]:
-    """The metric of an entry and its items, by their ids: the same order for every run of a column."""
+def resampled_score(entry: Entry, column: Column, length_s: float | None = None) -> tuple[Resampled, list[str]]:
+    """A score as a function of the items' multiplicities, and the items' clusters in the same order for all models.
+
+    Args:
+        entry, column: the score, and the column that it stands in.
+        length_s: only of the items whose audio is so long; of all where it is None.
+
+    Raises:
+        HarnessError: it cannot be made anew here; the message says why.
+    """
+    if reason := why_not_anew(column):
+        raise MetricUnavailable(reason)
+    metric, items = scored_items(entry, length_s)
+    if metric.bootstrap_is_biased:
+        raise MetricUnavailable("the mean of its resamples is another than its value")
+    return metric.resampled(items), [item.cluster for item in items]
+
+
+def why_not_anew(column: Column) -> str:
+    """Why `report` does not score the answers of a column again; nothing where it does."""
+    if column.scorer == VERBATIM:
+        return "`report` scores no captions or transcripts anew"
+    if column.scorer not in LIGHT_SCORERS:
+        known = " and ".join(LIGHT_SCORERS)
+        return f"scorers other than {known} need a model or a service, which `report` never asks"
+    version = make_scorer(column.scorer).version
+    if version != column.scorer_version:
+        return f"scored by version {column.scorer_version} of the scorer; this program has version {version}"
+    return ""
+
+
+def scored_items(entry: Entry, length_s: float | None = None) -> tuple[BoundMetric, list[Scored]]:
+    """The metric of an entry and its items by their ids, which is one order for every run of a column.
+
+    Raises:
+        HarnessError: the answers cannot be scored.
+    """
     record = entry.run.record
     facts = run_facts(record)
-    scorer, scored = decided_items(entry.run.predictions, record.task.labels, entry.score.scorer, facts)
+    asked = [p for p in entry.run.predictions if length_s is None or p.metadata.get("length_s") == length_s]
+    scorer, scored = decided_items(asked, record.task.labels, entry.score.scorer, facts)
     function = create("metrics", entry.score.metric).value
     labels = tuple(label.name for label in record.task.labels)
     metric = BoundMetric(entry.score.metric, labels, function, gives_scores(scorer), facts.n_trials)
@@ -213,16 +248,30 @@ def over_seeds(
         clusters: the items' clusters.
         n_resamples, seed: of the bootstrap.
     """
+    drawn = means_of_drawn_seeds([statistics], clusters, n_resamples, seed)
+    return percentile_interval(drawn[0], clusters, CONFIDENCE, seed)
+
+
+def means_of_drawn_seeds(
+    statistics: Sequence[Sequence[Resampled]], clusters: Sequence[str], n_resamples: int = 1000, seed: int = 0
+) -> npt.NDArray[np.float64]:
+    """The mean over seeds in each resample, shape (n_models, n_resamples): the same seeds and clusters for all models.
+
+    Args:
+        statistics: of each model one a seed of training, as in `over_seeds`; as many seeds for each model.
+        clusters, n_resamples, seed: as there.
+    """
     import numpy as np
 
-    rng = np.random.default_rng([seed, len(statistics)])
+    def of_all(counts: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
+        return np.stack([one(counts) for of_seeds in statistics for one in of_seeds])
 
-    def mean_of_drawn(counts: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
-        values_SR = np.stack([statistic(counts) for statistic in statistics])
-        drawn_SR = rng.integers(0, len(statistics), size=values_SR.shape)
-        return np.asarray(np.take_along_axis(values_SR, drawn_SR, axis=0).mean(axis=0), dtype=np.float64)
-
-    return bootstrap_weighted_interval(mean_of_drawn, clusters, n_resamples, seed=seed)
+    values_MSR = resampled_values(of_all, clusters, n_resamples, seed).reshape(len(statistics), -1, n_resamples)
+    n_seeds = values_MSR.shape[1]
+    n_drawn = max(1, n_seeds - 1)
+    drawn_SR = np.random.default_rng([seed, n_seeds]).integers(0, n_seeds, size=(n_drawn, n_resamples))
+    means_MR = np.take_along_axis(values_MSR, drawn_SR[np.newaxis], axis=1).mean(axis=1)
+    return np.asarray(means_MR, dtype=np.float64)
 
 
 # --- data ------------------------------------------------------------------------------------------------------------

@@ -101,7 +101,10 @@ def comparison_differences(kept: KeptComparison, results: Results) -> tuple[list
     differences, missing = [], []
     left: list[ComparisonRow] = []
     for number, pair in enumerate(kept.record.runs):
-        runs = [_run(results, sha256) for sha256 in (pair.first_predictions_sha256, pair.second_predictions_sha256)]
+        runs = [
+            _run(results, pair.first_run_id, pair.first_predictions_sha256),
+            _run(results, pair.second_run_id, pair.second_predictions_sha256),
+        ]
         of_pair = [row for row in kept.record.comparisons if _is_of(row, pair, runs[0])]
         if runs[0] is None or runs[1] is None:
             missing += [
@@ -137,8 +140,10 @@ def _place(kept: KeptComparison, row: ComparisonRow) -> str:
     return f"{kept.place}, {row.task}, {row.metric} by {row.scorer}"
 
 
-def _run(results: Results, predictions_sha256: str | None) -> KeptRun | None:
-    return next((run for run in results.runs if run.record.predictions_sha256 == predictions_sha256), None)
+def _run(results: Results, run_id: str, predictions_sha256: str | None) -> KeptRun | None:
+    """By both: a run that went on has other answers under its id, and two runs may have the same answers."""
+    wanted = (run_id, predictions_sha256)
+    return next((run for run in results.runs if (run.record.run_id, run.record.predictions_sha256) == wanted), None)
 
 
 def _is_of(row: ComparisonRow, pair: ComparedRuns, first: KeptRun | None) -> bool:

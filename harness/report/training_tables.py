@@ -11,8 +11,6 @@ from harness.report.rendering import DASH, ReportTable, Source
 from harness.report.weights import config_of, kind_of, learned_from, recipe_text
 from harness.results_frame import model_order
 
-_FIRST_AND_SECOND = "where a first round was taken over from another training, its hours stand before the plus sign"
-
 
 def training_tables(results: Results) -> list[ReportTable]:
     """Both tables, where a training run was recorded."""
@@ -102,7 +100,8 @@ def training_seeds(recorded: Sequence[KeptTraining], every: Iterable[KeptTrainin
         rows=tuple(sorted(rows, key=_place_of_row)),
         sources=tuple(map(training_source, recorded)),
         notes=(
-            f"Hours: mean over seeds; {_FIRST_AND_SECOND}.",
+            "Hours: mean over seeds; where a first round was taken over from another training, the hours of first "
+            "rounds stand before the plus sign.",
             "Held-out accuracy: the mean over seeds and, in brackets behind it, each seed's value in the order of "
             "seeds; of one seed, its 95 % interval in square brackets.",
             *older,
@@ -145,7 +144,7 @@ def _group_cells(group: Sequence[KeptTraining], first_rounds: Mapping[str, KeptT
         *_data_cells(records[0]),
         f"{len(seeds)} ({named})",
         _rounds_text(config_of(records[0])),
-        _hours_text([_hours(kept, first_rounds) for kept in group]),
+        _hours_text(_hours_of_rounds(group, first_rounds)),
         ", ".join(threads),
         _held_out_text([record.get("held_out", []) for record in records]),
     )
@@ -158,6 +157,22 @@ def _rounds_text(config: Mapping[str, Any]) -> str:
     second = round(config["steps"] * config["second_share"])
     rounds = [(config["steps"] - second, config["batch_size"]), (second, config["second_batch_size"])]
     return " + ".join(f"{steps} x {batch_size}" for steps, batch_size in rounds if steps)
+
+
+def _hours_of_rounds(group: Sequence[KeptTraining], first_rounds: Mapping[str, KeptTraining]) -> list[_Hours]:
+    """Of each training; where some took over a first round, the time of those that did not is parted likewise."""
+    found = [_hours(kept, first_rounds) for kept in group]
+    if all(hours.first is None for hours in found):
+        return found
+    return [
+        hours if hours.first is not None or not hours.is_whole else _parted(hours, kept)
+        for hours, kept in zip(found, group, strict=True)
+    ]
+
+
+def _parted(hours: _Hours, kept: KeptTraining) -> _Hours:
+    first = _first_round_hours(kept)
+    return hours if first is None else _Hours(hours.own - first, first, is_whole=True)
 
 
 def _hours(kept: KeptTraining, first_rounds: Mapping[str, KeptTraining]) -> _Hours:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.hashing import file_sha256
 from harness.report.differing import differing
 from harness.report.loading import Results
 from harness.report.rederiving import rederive
@@ -24,7 +25,6 @@ from harness.report.writing import (
     TABLES,
     Report,
     figure_facts,
-    file_sha256,
     load_sidecar,
     make_report,
     sidecars,

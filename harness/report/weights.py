@@ -23,6 +23,9 @@ _NOT_OF_THE_KIND = frozenset(
     "hearing_from_sha256 hearing_seed start_weights_sha256 start_seed".split()
 )
 
+# What tells the four models of the 2x2 apart, and which weights they begin with.
+_OF_THE_MODEL = frozenset("start_model encoder encoder_weights lm scan weights".split())
+
 
 class Named(Protocol):
     """What is called by the model that was asked: a run, or controls. `place` tells it from all others."""
@@ -38,23 +41,61 @@ class Named(Protocol):
 
 @dataclass(frozen=True)
 class Trained:
-    """Weights that a training run of the results left; `kind` names all that decides them but the seed."""
+    """Weights that a training run of the results left.
+
+    `kind` names all that decides them but the seed, `first_round_sha256` the first round that they or the training that
+    they go on from began with; None where there is none or it is not known. `lessons` names what `kind` does but for
+    what makes the model: two models of the same learned alike.
+    """
 
     model: str
     recipe: str
     kind: str
     seed: int
+    first_round_sha256: str | None
+    lessons: str
 
 
 def trained_weights(training: Iterable[KeptTraining]) -> dict[str, Trained]:
     """What left the weights of each SHA-256, of every training run that recorded weights and a seed."""
-    found = {}
+    known = {}
     for kept in training:
+        weights = (kept.record or {}).get("weights_sha256")
+        if isinstance(weights, str) and isinstance(config_of(kept.record or {}).get("seed"), int):
+            known[weights] = kept
+    found = {}
+    for weights, kept in known.items():
         record = kept.record or {}
-        seed, weights = config_of(record).get("seed"), record.get("weights_sha256")
-        if isinstance(seed, int) and isinstance(weights, str):
-            found[weights] = Trained(kept.model, recipe_text(record), kind_of(kept.model, record), seed)
+        begun = known.get(learned_from(record).get("start_weights_sha256", ""), kept)
+        heard = learned_from(begun.record or {}).get("hearing_from_sha256") or begun.first_round_sha256
+        named = (kept.model, recipe_text(record), kind_of(kept.model, record), config_of(record)["seed"])
+        lessons = _lessons_of(record) + (_lessons_of(begun.record or {}) if begun is not kept else "")
+        found[weights] = Trained(*named, first_round_sha256=heard, lessons=lessons)
     return found
+
+
+def first_rounds_text(seeds: Mapping[str, Iterable[str]], trained: Mapping[str, Trained]) -> list[str]:
+    """Which seeds of a model share a first round; nothing where each has its own.
+
+    Args:
+        seeds: by model, the hashes of its seeds' weights.
+        trained: what left them.
+    """
+    models: dict[str, list[str]] = {}
+    for model, hashes in seeds.items():
+        by_round: dict[str, set[int]] = {}
+        for known in (trained[sha256] for sha256 in set(hashes) if sha256 in trained):
+            if known.first_round_sha256 is not None:
+                by_round.setdefault(known.first_round_sha256, set()).add(known.seed)
+        shared = sorted(sorted(group) for group in by_round.values() if len(group) > 1)
+        if shared:
+            models.setdefault(" and ".join(f"seeds {', '.join(map(str, group))}" for group in shared), []).append(model)
+    told = [
+        f"Of each of {', '.join(sorted(of))}, {shared} share one first round, in which the encoder learned."
+        for shared, of in models.items()
+    ]
+    more = "Such seeds differ in the later rounds alone, so the intervals say less of training an encoder anew."
+    return [*told, more] if told else []
 
 
 def kind_of(model: str, record: Mapping[str, Any]) -> str:
@@ -63,6 +104,16 @@ def kind_of(model: str, record: Mapping[str, Any]) -> str:
     parts = (options, learned_from(record), config_of(record))
     told = [{name: value for name, value in part.items() if name not in _NOT_OF_THE_KIND} for part in parts]
     return canonical_sha256({"model": model, "told": told})
+
+
+def _lessons_of(record: Mapping[str, Any]) -> str:
+    """A hash of data, settings and options, but for the seed and what makes the model another."""
+    options = {name: value for name, value in record.get("model_options", {}).items() if value is not None}
+    parts = (options, learned_from(record), config_of(record))
+    passed_over = _NOT_OF_THE_KIND | _OF_THE_MODEL
+    return canonical_sha256(
+        {"told": [{name: value for name, value in part.items() if name not in passed_over} for part in parts]}
+    )
 
 
 def recipe_text(record: Mapping[str, Any]) -> str:

@@ -6,7 +6,6 @@ all numbers that it draws. The same results give the same bytes.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import RecordError
+from harness.hashing import file_sha256
 from harness.records import write_atomically
 from harness.report.accuracy import accuracy_tables
+from harness.report.architecture_plots import architecture_figures
+from harness.report.architecture_tables import architecture_tables, two_by_twos_of
 from harness.report.comparison_plots import comparison_figures
 from harness.report.cost_plots import cost_figures
 from harness.report.costs import cost_tables
@@ -64,16 +66,19 @@ class Written:
 def make_report(results: Results) -> Report:
     """Make every table and figure; nothing is written."""
     heat_maps, remarks = needle_figures(results)
+    fourfold = two_by_twos_of(results)
     tables = [
         *main_tables(results),
         *accuracy_tables(results),
         *seed_tables(results),
+        *architecture_tables(fourfold, results),
         *cost_tables(results),
         *kept_tables(results),
     ]
     tables += training_tables(results)
     figures = [
         *run_figures(results),
+        *architecture_figures(fourfold),
         *cost_figures(results),
         *streaming_figures(results),
         *comparison_figures(results),
@@ -141,11 +146,6 @@ def sidecar_text(facts: Mapping[str, Any], files: Sequence[Path]) -> str:
     """The sidecar's content."""
     hashes = {path.name: file_sha256(path) for path in files}
     return json.dumps({**facts, "files": hashes}, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def stale_files(folder: Path, current: set[str]) -> list[Path]:
