@@ -320,7 +320,7 @@ def _train_two_and_kill_them(toy: Path, out: Path) -> None:
     assert not (out / "record.json").exists(), "the training ended before it could be killed"
 
 
-def _steps(out: Path) -> list[dict[str, Any]]:
+def _untimed_curve(out: Path) -> list[dict[str, Any]]:
     """The curve without what the clock decides."""
     timed = ("clips_per_s", "tokens_per_s", "peak_memory_bytes")
     return [{name: value for name, value in line.items() if name not in timed} for line in _curve(out)]
@@ -334,7 +334,7 @@ def test_a_training_of_two_killed_at_once_goes_on_as_if_it_had_not_been(toy: Pat
     ends = finish(launch(_train_words("ltu", toy, broken, *_EIGHT_STEPS)))
     assert [code for code, _, _ in ends] == [0, 0], ends
     assert any("continues at step" in text for text in ends[0][1:])
-    assert _steps(broken) == _steps(whole)
+    assert _untimed_curve(broken) == _untimed_curve(whole)
 
 
 @pytest.mark.slow
@@ -345,7 +345,7 @@ def test_what_two_had_begun_goes_on_in_one(toy: Path, tmp_path: Path) -> None:
     _train_two_and_kill_them(toy, broken)
     again = _alone(_train_words("ltu", toy, broken, *_EIGHT_STEPS))
     assert "continues at step" in again.stdout + again.stderr
-    for mine, theirs in zip(_steps(whole), _steps(broken), strict=True):
+    for mine, theirs in zip(_untimed_curve(whole), _untimed_curve(broken), strict=True):
         numbers = [name for name, value in mine.items() if isinstance(value, float)]
         assert {name: theirs[name] for name in numbers} == pytest.approx(
             {name: mine[name] for name in numbers}, rel=1e-4
