@@ -22,6 +22,7 @@ import soxr
 from harness.clips import SILENCE_PEAK, clip_of
 from harness.contracts import AudioClip, AudioFacts
 from harness.errors import AudioError
+from harness.hashing import file_sha256
 
 Samples = npt.NDArray[np.float32]
 
@@ -273,5 +274,4 @@ def _file_notes(file: soundfile.SoundFile, mixdown: _Mixdown) -> list[str]:
 @functools.cache
 def _file_digest(path: Path, size: int, mtime_ns: int) -> str:
     """SHA-256 of a file, read once per process as long as size and time of change stay the same."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(path)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from harness.records import ControlsRecord, Counts, IntervalRow, RunRecord, ScoreRow
+from harness.statistics import Interval
 
 _SCORE = "score % [95 %]"
 _HEADER = ("model", "task", "n", "scorer", _SCORE, "ans. only", "answered", "unparsed", "failed", "trunc.", "seconds")
@@ -180,7 +181,7 @@ def _remarks(rows: Sequence[ScoreRow]) -> list[str]:
     return list(dict.fromkeys([*missing, *notes]))
 
 
-def no_width_lines(intervals: Sequence[IntervalRow]) -> list[str]:
+def no_width_lines(intervals: Sequence[IntervalRow] | Sequence[Interval]) -> list[str]:
     """What a reader must not take for certainty: an interval of resamples that were all alike."""
     n_without = sum(interval.low == interval.high for interval in intervals)
     return [f"{n_without} intervals have no width, as all resamples were alike: that is not certainty."] * bool(

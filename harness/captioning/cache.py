@@ -9,7 +9,6 @@ it has changed. Of two runs at a time one may lose the other's new parses, which
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import os
 import platform
@@ -17,6 +16,8 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from harness.hashing import file_sha256
 
 _DATABASE = "data.mdb"
 # The machines that the LMDB libraries beside SPICE are built for.
@@ -49,10 +50,7 @@ def lent_parses(shared: Path) -> Iterator[Path | None]:
 
 def _digest(database: Path) -> str:
     """Of the content: LMDB reuses pages, so that a file with more parses need not be larger."""
-    if not database.exists():
-        return ""
-    with database.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(database) if database.exists() else ""
 
 
 def _borrow(database: Path, private: Path) -> None:

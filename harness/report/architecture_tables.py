@@ -16,13 +16,13 @@ from harness.report.columns import METRIC_NAMES, grids
 from harness.report.costs import scaling_source
 from harness.report.costs_at import CostsAt, cost_cells, costs_at
 from harness.report.loading import Results
-from harness.report.over_seeds import NO_WIDTH
 from harness.report.rendering import DASH, ReportTable, Source, file_name
 from harness.report.two_by_two import CELLS, EFFECTS, Effect, Estimate, Outcome, TwoByTwo, two_by_twos
 from harness.report.weights import Trained, first_rounds_text, trained_weights
 from harness.scaling_rows import Measured
 from harness.scaling_tables import NOISY
 from harness.scoring import is_better_low
+from harness.tables import no_width_lines
 
 COSTS_AT_S = (60.0, 600.0)
 FLOORS = ("chance", "majority")
@@ -127,8 +127,7 @@ def _how_drawn(found: TwoByTwo) -> str:
 def _no_width(found: TwoByTwo) -> list[str]:
     """How many intervals are of no width: those of a model that is always wrong, mostly."""
     bounds = [each.interval for outcome in found.outcomes for each in (*outcome.cells, *outcome.effects)]
-    n_without = sum(interval is not None and interval.low == interval.high for interval in bounds)
-    return [f"{NO_WIDTH.format(n_without)} They are not shown."] if n_without else []
+    return [f"{line} They are not shown." for line in no_width_lines([each for each in bounds if each])]
 
 
 def _cost_notes(measured: Sequence[_Measured]) -> list[str]:

@@ -26,6 +26,7 @@ from harness.results_frame import model_order
 from harness.scores import decided_items, make_scorer, run_facts
 from harness.scoring import VERBATIM, gives_scores
 from harness.statistics import Interval, Resampled, percentile_interval, resampled_values
+from harness.tables import no_width_lines
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 # Scorers that need no model of their own: `report` loads none.
 LIGHT_SCORERS = ("exact", "loglik")
 CONFIDENCE = 0.95
-NO_WIDTH = "{} intervals have no width, as all resamples were alike: that is not certainty."
 _FEWEST = 2
 
 
@@ -128,7 +128,7 @@ def _table(grid: Grid, rows: Sequence[Seeds], trained: Mapping[str, Trained], no
             "with replacement, the same recordings for every seed. Few seeds say little of how far others would lie.",
             *first_rounds_text({row.name: _weights(row) for row in rows}, trained),
             *_no_interval(made),
-            *_no_width(made),
+            *no_width_lines([each.interval for each in made if not isinstance(each.interval, str)]),
             *notes,
         ),
         data=tuple(_long_rows(made)),
@@ -171,12 +171,6 @@ def _no_interval(made: Sequence[_Made]) -> list[str]:
         if isinstance(each.interval, str)
     )
     return list(dict.fromkeys(told))
-
-
-def _no_width(made: Sequence[_Made]) -> list[str]:
-    intervals = [each.interval for each in made if not isinstance(each.interval, str)]
-    n_without = sum(interval.low == interval.high for interval in intervals)
-    return [NO_WIDTH.format(n_without)] if n_without else []
 
 
 # --- the interval ----------------------------------------------------------------------------------------------------
