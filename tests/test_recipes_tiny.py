@@ -106,7 +106,7 @@ def test_what_the_recipe_prepares_is_its_own_training_data(shared_data: Path) ->
     prepared = recipe.tiny(hold_out_fold=3, teacher="none").prepare(config, shared_data / "esc50_folds1-4")
     assert isinstance(prepared.batches, recipe.ExampleStream)
     n_official = prepared.about["n_clips"] - len(_starter("train"))  # type: ignore[operator]
-    assert (n_official, len(prepared.held_out), prepared.n_teacher_scores) == (232, 80, 0)
+    assert (n_official, len(prepared.held_out), prepared.teacher_prior) == (232, 80, None)
     assert {recording.label for recording in prepared.batches.recordings} >= {
         i.references[0] for i in _starter("train")
     }
