@@ -94,6 +94,15 @@ def test_a_teacher_is_learned_from_at_its_own_moments(adapter: LalmAdapter) -> N
     assert all(p.grad is not None for p in fresh._require_network().hear.encoder.parameters())
 
 
+def test_a_head_for_a_teacher_begins_at_what_the_teacher_says_on_average(adapter: LalmAdapter) -> None:
+    prior = np.array([-9.0, -2.0, 1.0], dtype=np.float32)
+    fresh: Any = MODELS[adapter.name]()
+    fresh.start_training(prior, "cpu")
+    scores = np.tile(1 / (1 + np.exp(-prior)), (10, 1))
+    losses = fresh.losses([TrainingExample(_clip(5.12).samples, "?", (), scores)])
+    assert losses["teacher_logits"].item() == pytest.approx(0.0, abs=1e-9)
+
+
 def test_label_scores_are_mean_log_probabilities_of_the_label_and_its_end(adapter: LalmAdapter) -> None:
     network: AudioLanguageModel = adapter._require_network()
     query = _query(5.0)

@@ -42,6 +42,15 @@ class _Mute:
         return np.zeros((len(clips), 3, self.n_classes), np.float32)
 
 
+class _Biased(_Mute):
+    """A teacher that never hears the first class, cannot decide on the second, and changes its mind on the third."""
+
+    n_classes = 3
+
+    def tag(self, clips: Sequence[Any]) -> Any:
+        return np.tile(np.array([[0.0, 0.5, 0.25], [0.0, 0.5, 0.75]], np.float32), (len(clips), 1, 1))
+
+
 def _stream(task: Task, seed: int = 0) -> recipe.ExampleStream:
     recordings = recipe.load_recordings(_starter("train")[:6])
     config = replace(
@@ -118,6 +127,19 @@ def test_the_same_seed_gives_the_same_examples_and_another_gives_others(task: Ta
         np.testing.assert_array_equal(a.samples, b.samples)
         assert (a.prompt, a.answers, a.frame_masks, a.mel_masks) == (b.prompt, b.answers, b.frame_masks, b.mel_masks)
     assert any(not np.array_equal(a.samples, c.samples) for a, c in zip(first, other, strict=True))
+
+
+def test_the_prior_is_the_mean_log_odds_of_what_the_teacher_says(task: Task) -> None:
+    stream = _stream(task)
+    stream.teacher = _Biased()
+    floor = np.log(1e-5)  # -11.51
+    np.testing.assert_allclose(stream.teacher_prior(), [floor, 0.0, 0.0], atol=1e-4)  # type: ignore[arg-type]
+
+
+def test_without_a_teacher_there_is_no_prior(task: Task) -> None:
+    stream = _stream(task)
+    stream.teacher = None
+    assert stream.teacher_prior() is None
 
 
 def test_every_example_is_whole(task: Task) -> None:
