@@ -23,6 +23,8 @@ from harness.statistics import (
 UNPARSED = "(unparsed)"
 FAILED = "(failed)"
 VERBATIM = "verbatim"
+# By which two means of the same values may differ.
+_ROUNDING = 1e-9
 """Stands for the scorer where nothing is turned into a label: captions and transcripts are judged as they are."""
 
 _BETTER_LOW = frozenset({"wer"})
@@ -74,7 +76,8 @@ class ScoreReport:
     reference to decided label name, "(unparsed)" or "(failed)", to a count; an item with several references is counted
     under each. A metric that could not be computed has no value and no interval, and `unavailable` says why; `notes`
     are what a reader must know of the value. `clean` is the metric over the `n_clean` items that the model did not
-    learn from; both are None where it learned from none of them.
+    learn from; both are None where it learned from none of them. `item_values` maps an item's id to its own value, of a
+    metric over texts that is the mean of its items' values; None of any other.
     """
 
     scorer: str
@@ -93,6 +96,7 @@ class ScoreReport:
     notes: tuple[str, ...] = ()
     clean: float | None = None
     n_clean: int | None = None
+    item_values: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -155,6 +159,7 @@ def score_items(
         notes=measured.notes,
         clean=_value_within(bound, scored, measured.value, is_clean) if learned_from else None,
         n_clean=sum(is_clean) if learned_from else None,
+        item_values=_item_values(bound, scored, measured.value) if scorer.name == VERBATIM else None,
     )
 
 
@@ -185,6 +190,18 @@ def _measure(
         return _Measured(value, interval, answered_only, notes=bound.remarks(scored))
     except MetricUnavailable as error:
         return _Measured(None, None, None, unavailable=str(error))
+
+
+def _item_values(bound: BoundMetric, scored: Sequence[Scored], value: float | None) -> dict[str, float] | None:
+    """Each item's own value where the metric is their mean.
+
+    A score of labels is computed anew from the answers wherever it is asked for. One of texts may need what few
+    machines have (Java, CoreNLP), and then its items' values are all that it can be resampled from.
+    """
+    values = None if value is None else bound.per_item(scored)
+    if values is None or abs(float(values.mean()) - (value or 0.0)) > _ROUNDING:
+        return None
+    return {item.item_id: float(one) for item, one in zip(scored, values, strict=True)}
 
 
 def asked_labels(labels: Sequence[Label]) -> tuple[str, ...]:

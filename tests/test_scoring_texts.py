@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ from harness.config import RunConfig
 from harness.contracts import Scored
 from harness.errors import MetricUnavailable, UsageError
 from harness.measuring import BoundMetric
+from harness.metrics.bleu_1 import bleu_1
 from harness.registry import add_plugin_file
 from harness.runner import RunOutcome, run
 from harness.scores import make_scorer, score_run
+from harness.scoring import ScoringInput, Verbatim, score_items
 from harness.tables import closing_lines, score_table
 
 PLUGINS = Path(__file__).parent / "plugins"
@@ -80,6 +83,30 @@ def test_verbatim_is_refused_for_a_task_of_labels(go: Run) -> None:
 def test_a_model_that_chooses_among_labels_is_refused(go: Run) -> None:
     with pytest.raises(UsageError, match="chooses among labels"):
         go("chance")
+
+
+def test_a_metric_that_is_the_mean_of_its_items_keeps_their_values(go: Run) -> None:
+    row = next(row for row in go(task={"metrics": "cider_d+bleu_1"}).scores if row.metric == "cider_d")
+    assert row.item_values is not None and len(row.item_values) == 6
+    assert sum(row.item_values.values()) / 6 == pytest.approx(row.value)
+
+
+def test_a_metric_of_the_whole_corpus_keeps_none() -> None:
+    """BLEU's brevity penalty is one for all items: their values average to another number."""
+    said = {"a": "a dog", "b": "rain falls on a tin roof"}
+    items = [ScoringInput(name, ("a dog barks at the door",), name, True, text, None) for name, text in said.items()]
+    assert score_items(items, [], Verbatim(), "bleu_1", bleu_1).item_values is None
+
+
+def test_a_score_of_before_the_items_values_is_no_other_score(go: Run) -> None:
+    folder = go().folder
+    score_run(folder, ["verbatim"], ["rouge_l"])
+    (path,) = folder.glob("scores-*.json")
+    older = json.loads(path.read_text())
+    del older["scores"][0]["item_values"]
+    path.write_text(json.dumps(older))
+    score_run(folder, ["verbatim"], ["rouge_l"])
+    assert json.loads(path.read_text())["scores"][0]["item_values"] is not None
 
 
 def test_texts_can_be_scored_again(go: Run) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from harness.contracts import Scored
 from harness.errors import HarnessError, MetricUnavailable
 from harness.measuring import BoundMetric
+from harness.records import Prediction
 from harness.registry import create
 from harness.report.accuracy import run_source
 from harness.report.columns import Column, Entry, Grid, grids
@@ -188,13 +189,17 @@ def _interval(row: Seeds) -> Interval | str:
 def resampled_score(entry: Entry, column: Column, length_s: float | None = None) -> tuple[Resampled, list[str]]:
     """A score as a function of the items' multiplicities, and the items' clusters in the same order for all models.
 
+    It is computed anew from the answers, or where `report` does not do that from the items' recorded values.
+
     Args:
         entry, column: the score, and the column that it stands in.
         length_s: only of the items whose audio is so long; of all where it is None.
 
     Raises:
-        HarnessError: it cannot be made anew here; the message says why.
+        HarnessError: neither can be done; the message says why.
     """
+    if column.scorer == VERBATIM and entry.score.item_values is not None:
+        return _recorded(entry.score.item_values, _asked(entry, length_s))
     if reason := why_not_anew(column):
         raise MetricUnavailable(reason)
     metric, items = scored_items(entry, length_s)
@@ -206,7 +211,7 @@ def resampled_score(entry: Entry, column: Column, length_s: float | None = None)
 def why_not_anew(column: Column) -> str:
     """Why `report` does not score the answers of a column again; nothing where it does."""
     if column.scorer == VERBATIM:
-        return "`report` scores no captions or transcripts anew"
+        return "`report` scores no captions or transcripts anew, and no items' values are recorded"
     if column.scorer not in LIGHT_SCORERS:
         known = " and ".join(LIGHT_SCORERS)
         return f"scorers other than {known} need a model or a service, which `report` never asks"
@@ -224,12 +229,28 @@ def scored_items(entry: Entry, length_s: float | None = None) -> tuple[BoundMetr
     """
     record = entry.run.record
     facts = run_facts(record)
-    asked = [p for p in entry.run.predictions if length_s is None or p.metadata.get("length_s") == length_s]
-    scorer, scored = decided_items(asked, record.task.labels, entry.score.scorer, facts)
+    scorer, scored = decided_items(_asked(entry, length_s), record.task.labels, entry.score.scorer, facts)
     function = create("metrics", entry.score.metric).value
     labels = tuple(label.name for label in record.task.labels)
     metric = BoundMetric(entry.score.metric, labels, function, gives_scores(scorer), facts.n_trials)
     return metric, sorted(scored, key=lambda item: item.item_id)
+
+
+def _asked(entry: Entry, length_s: float | None) -> list[Prediction]:
+    """The items of one length, or all, in whichever order they were asked."""
+    return [p for p in entry.run.predictions if length_s is None or p.metadata.get("length_s") == length_s]
+
+
+def _recorded(values: Mapping[str, float], asked: Sequence[Prediction]) -> tuple[Resampled, list[str]]:
+    import numpy as np
+
+    items = sorted(asked, key=lambda item: item.item_id)
+    values_N = np.array([values[item.item_id] for item in items])
+
+    def mean(counts_NR: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
+        return np.asarray(values_N @ counts_NR / counts_NR.sum(axis=0), dtype=np.float64)
+
+    return mean, [item.cluster for item in items]
 
 
 def over_seeds(
