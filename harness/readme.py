@@ -99,9 +99,9 @@ def needle_part(results: Results) -> str:
         raise RecordError(f"{results.folder} holds no run of needle")
     asked = [(run, scorer) for run in runs for scorer in LIGHT_SCORERS if any(s.scorer == scorer for s in run.scores)]
     rows = [(model_text(run.record), scorer, _by_length(run, scorer)) for run, scorer in asked]
+    if len({run.record.task.item_set_sha256 for run in runs}) > 1:
+        raise RecordError(f"the runs of needle in {results.folder} were asked about different items")
     lengths = {tuple(scores) for _, _, scores in rows}
-    if len(lengths) > 1:
-        raise RecordError(f"the runs of needle in {results.folder} were asked different lengths")
     header = ("model", "scorer", "n a length", *map(length_text, lengths.pop()))
     cells = (
         (

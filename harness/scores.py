@@ -270,7 +270,7 @@ def _score_row(
 
 
 def told_as(old: ScoreRow, new: ScoreRow) -> ScoreRow:
-    """A score with as much as an older one of the same tells: those of before lack the items' own values."""
+    """`new` without what an older record of the same score could not hold: the items' own values."""
     return new if old.item_values is not None else new.model_copy(update={"item_values": None})
 
 

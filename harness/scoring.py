@@ -6,6 +6,7 @@ in `value`; `answered_only` leaves out the failed ones and stands beside it, nev
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -23,9 +24,9 @@ from harness.statistics import (
 UNPARSED = "(unparsed)"
 FAILED = "(failed)"
 VERBATIM = "verbatim"
-# By which two means of the same values may differ.
-_ROUNDING = 1e-9
 """Stands for the scorer where nothing is turned into a label: captions and transcripts are judged as they are."""
+# By which two means of the same values may differ.
+SAME_MEAN = 1e-9
 
 _BETTER_LOW = frozenset({"wer"})
 # Metrics that are a mean of one number in [0, 1] an item: where all items are alike, their interval is exact.
@@ -198,8 +199,14 @@ def _item_values(bound: BoundMetric, scored: Sequence[Scored], value: float | No
     A score of labels is computed anew from the answers wherever it is asked for. One of texts may need what few
     machines have (Java, CoreNLP), and then its items' values are all that it can be resampled from.
     """
-    values = None if value is None else bound.per_item(scored)
-    if values is None or abs(float(values.mean()) - (value or 0.0)) > _ROUNDING:
+    if value is None:
+        return None
+    try:
+        values = bound.per_item(scored)
+    except MetricUnavailable:
+        return None
+    # A value that is no number makes the mean none, which is not close to anything.
+    if values is None or not math.isclose(float(values.mean()), value, rel_tol=0.0, abs_tol=SAME_MEAN):
         return None
     return {item.item_id: float(one) for item, one in zip(scored, values, strict=True)}
 

@@ -129,12 +129,12 @@ class TrainConfig:
 class Prepared:
     """What a recipe hands to the loop.
 
-    `about` says what is learned from, for the record, and `trained_on` says it in one sentence that stays with the
-    weights; `teacher_prior` is for `TrainableModel.start_training`, None without a teacher; `held_out` items of `task`
-    are scored at the end. `first_round` is what another training's first round left
-    (the same clips and settings, the same network as far as the file goes): it is not repeated. What begins with
-    `frozen_prefix` in that file is what a second round that freezes leaves alone; with a prefix, the file is a whole
-    network. `continues` is the configuration of a training that goes on in this one: it must be of the same model.
+    `teacher_prior` is for `TrainableModel.start_training`, None without a teacher. `about` says what is learned from,
+    for the record, and `trained_on` says it in one sentence that stays with the weights; `held_out` items of `task` are
+    scored at the end. `first_round` is what another training's first round left (the same clips and settings, the same
+    network as far as the file goes): it is not repeated. What begins with `frozen_prefix` in that file is what a second
+    round that freezes leaves alone; with a prefix, the file is a whole network. `continues` is the configuration of a
+    training that goes on in this one: it must be of the same model.
     """
 
     batches: Batches

@@ -281,10 +281,11 @@ class LalmAdapter:
         self._device = device
         if teacher_prior is not None:
             head = nn.Linear(network.hear.width, len(teacher_prior))
-            # Nearly all scores are near zero. A head that began elsewhere than at the teacher's own means would first
-            # drive the encoder, step after step in one direction, to where every clip looks alike, and DASS may then
-            # take a thousand steps to come back (as RetinaNet's prior, arXiv 1708.02002, section 4.1). Zeros, and no
-            # draw: two models with one encoder then learn to hear in the very same steps.
+            # Nearly all scores are near zero. A head that begins far from the teacher's mean log-odds drives the
+            # encoder at first, step after step in one direction, to where every clip looks alike, and DASS has then
+            # taken up to a thousand steps to come back. So it begins at them (after RetinaNet's prior, arXiv
+            # 1708.02002, section 3.3). Zeros in place of what was drawn: two models with one encoder learn to hear in
+            # the very same steps.
             nn.init.zeros_(head.weight)
             with torch.no_grad():
                 head.bias.copy_(torch.from_numpy(teacher_prior))

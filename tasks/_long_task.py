@@ -53,7 +53,7 @@ NAMED_SOUNDS: Mapping[str, tuple[str, ...]] = {
     )
 }
 """Sets of sounds by name. `esc10`: the classes of ESC-10 of which the test split has four clips or more. The tiny
-models learned each from 27 recordings or more, most of LABELS from two to four."""
+models learned each from 27 clips or more, most of LABELS from two to four."""
 
 BACKGROUNDS = ("silence", "white", "babble", "ambience", "mean_level")
 BACKGROUNDS_WITHOUT_RATIO = ("silence", "mean_level")
@@ -117,11 +117,12 @@ def long_options(
         n: items a cell of the grid.
         seed: decides clips, places and backgrounds.
         events: a folder with one folder of clips a label; the starter set's test split when None.
-        sounds: the classes of which there are clips, parted by commas, or the name of a set (`NAMED_SOUNDS`); when None
-            ten of the starter set, or all of the folder's.
+        sounds: which classes, parted by commas, or the name of a set (`NAMED_SOUNDS`); when None ten of the starter
+            set, or all of the folder's. Each is heard as often where `n` is a multiple of their number.
 
     Raises:
-        OptionError: a value is no number, out of range, the background is none, or there are no clips of a sound.
+        OptionError: a value is no number, out of range, the background is none or may hold a sound that is asked for,
+            or there are no clips of a sound.
         MissingDataError: the folder of events is not there, or holds no clips.
     """
     lengths_s = tuple(_seconds(task, text) for text in _words(task, "lengths", lengths))
@@ -131,7 +132,7 @@ def long_options(
     if n < 1:
         raise OptionError(f"{task} needs n of at least 1, not {n}.")
     labels = _labels(task, events, sounds)
-    _check_background(task, background)
+    _check_background(task, background, labels)
     return LongOptions(
         lengths_s=lengths_s,
         snrs_db=(None,) if background in BACKGROUNDS_WITHOUT_RATIO else ratios,
@@ -281,7 +282,8 @@ def _labels(task: str, events: Path | None, sounds: str | None) -> tuple[str, ..
     wanted = NAMED_SOUNDS.get(sounds, tuple(word.strip() for word in sounds.split(",")))
     for label in wanted:
         if label not in known:
-            raise OptionError(f"{task}: sounds: there are no clips of '{label}'; there are {', '.join(known)}.")
+            sets = "" if events is not None else f", and the sets {', '.join(NAMED_SOUNDS)}"
+            raise OptionError(f"{task}: sounds: there are no clips of '{label}'; there are {', '.join(known)}{sets}.")
     if len(set(wanted)) < len(wanted) or len(wanted) < 2:
         raise OptionError(f"{task}: sounds '{sounds}' must be two or more different ones.")
     return wanted
@@ -302,8 +304,11 @@ def _seconds(task: str, text: str) -> float:
     return seconds
 
 
-def _check_background(task: str, background: str) -> None:
-    """Refuse a wrong name at once, not at the first item."""
+def _check_background(task: str, background: str, labels: Sequence[str]) -> None:
+    """Refuse at once, not at the first item, a wrong name, and a background of clips of what is asked for."""
     allowed = BACKGROUNDS if task == "needle" else BACKGROUNDS[:-1]
     if background not in allowed and not Path(background).is_file():
         raise OptionError(f"{task}: the background '{background}' is neither a file nor one of {', '.join(allowed)}.")
+    both = [label for label in labels if label in AMBIENCES] if background == "ambience" else []
+    if both:
+        raise OptionError(f"{task}: background=ambience may itself be {', '.join(both)}: choose other sounds.")

@@ -64,7 +64,7 @@ def needle(
     sounds: str | None = None,
     protocol: Literal["mixed", "dass"] = "mixed",
 ) -> Task:
-    """Name the one sound in 10 s to hours of background, among 10 classes.
+    """Name the one sound in 10 s to hours of background, among 10 classes or those that are given.
 
     Args:
         depths: where the sound lies, from 0 (it begins) to 1 (it ends).

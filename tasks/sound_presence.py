@@ -59,7 +59,7 @@ def sound_presence(
     options = long_options("sound_presence", lengths, snrs, background, n, seed, events, sounds)
     require_room("sound_presence", options, LONGEST_EVENT_S)
     if sound not in options.labels:
-        raise OptionError(f"sound_presence: there are no clips of '{sound}'; there are {', '.join(options.labels)}.")
+        raise OptionError(f"sound_presence: '{sound}' is none of the sounds, which are {', '.join(options.labels)}.")
     (words,) = (label.text for label in labels_from_names([sound]))
     return long_task(
         name="sound_presence",

@@ -48,7 +48,7 @@ class _Biased(_Mute):
     n_classes = 3
 
     def tag(self, clips: Sequence[Any]) -> Any:
-        return np.tile(np.array([[0.0, 0.5, 0.25], [0.0, 0.5, 0.75]], np.float32), (len(clips), 1, 1))
+        return np.tile(np.array([[0.0, 0.5, 0.1], [0.0, 0.5, 0.5]], np.float32), (len(clips), 1, 1))
 
 
 def _stream(task: Task, seed: int = 0) -> recipe.ExampleStream:
@@ -133,7 +133,8 @@ def test_the_prior_is_the_mean_log_odds_of_what_the_teacher_says(task: Task) -> 
     stream = _stream(task)
     stream.teacher = _Biased()
     floor = np.log(1e-5)  # -11.51
-    np.testing.assert_allclose(stream.teacher_prior(), [floor, 0.0, 0.0], atol=1e-4)  # type: ignore[arg-type]
+    # The log-odds of 0.1 and 0.5 are -2.197 and 0; those of their mean would be -0.847.
+    np.testing.assert_allclose(stream.teacher_prior(), [floor, 0.0, -1.0986], atol=1e-4)  # type: ignore[arg-type]
 
 
 def test_without_a_teacher_there_is_no_prior(task: Task) -> None:

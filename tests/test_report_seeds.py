@@ -233,6 +233,19 @@ def test_a_score_of_texts_is_resampled_from_its_items_recorded_values(tmp_path: 
     assert "[" in means[0] and means[0] == means[1]
 
 
+@pytest.mark.parametrize(
+    ("mark", "told"), [("#", "the recorded values are not those of its items"), ("", "do not average to it")]
+)
+def test_recorded_values_that_are_not_of_the_score_make_no_interval(tmp_path: Path, mark: str, told: str) -> None:
+    for seed in (0, 1):
+        folder = write_seed(tmp_path, MODEL, seed, 6)
+        write_training(tmp_path, MODEL, seed, weights_of(MODEL, seed))
+        values = {p.item_id + mark: 0.9 for p in load_predictions(folder)}
+        _with_scores(folder, scorer="verbatim", item_values=values)
+    (table,) = seed_tables(load_all(tmp_path))
+    assert any(told in note for note in table.notes)
+
+
 def test_a_metric_whose_resamples_are_biased_has_no_interval_and_tells_why(
     seeded: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,9 +9,9 @@ Two rounds, after the papers' order (an encoder trained to tag, then a language 
 
     1  hearing    the encoder learns what the teacher hears, every half second, in mixtures of one to three clips at
                   other speeds, tilts, places and loudness. A head on the encoder's output says it, in scores and in
-                  log-odds, begins at the teacher's means, and is thrown away in the end (distillation, as DASS was
-                  trained: arXiv 2407.04082).
-                  No label is used, so two models with one encoder learn the same; `hearing_from` spares the second.
+                  log-odds, begins at the teacher's mean log-odds, and is thrown away in the end (distillation, as
+                  DASS was trained: arXiv 2407.04082). No label is used, so two models with one encoder learn the
+                  same; `hearing_from` spares the second.
     2  answering  the connector and the language model learn the answers from the encoder as it is (LTU's first stage,
                   arXiv 2305.10790, freezes it too). It hears a pool of examples once; they are drawn again and again.
                   Half of the clips are nearly as recorded; half are changed more and mixed, and a mixture's answer is
@@ -362,7 +362,7 @@ class ExampleStream:
 
     def teacher_prior(self) -> npt.NDArray[np.float32] | None:
         """The mean log-odds that a teacher gives each class in the first batches, shape (n_teacher,)."""
-        if self.teacher is None:
+        if self.teacher is None or not self.config.first_round:
             return None
         examples = [example for step in range(min(PRIOR_BATCHES, self.config.first_round)) for example in self(step)]
         heard = [example.teacher_scores for example in examples if example.teacher_scores is not None]

@@ -9,6 +9,7 @@ of few seeds too small, by a third of its square with three (Rao and Wu 1988, JA
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from harness.contracts import Scored
 from harness.errors import HarnessError, MetricUnavailable
 from harness.measuring import BoundMetric
-from harness.records import Prediction
+from harness.records import Prediction, ScoreRow
 from harness.registry import create
 from harness.report.accuracy import run_source
 from harness.report.columns import Column, Entry, Grid, grids
@@ -25,7 +26,7 @@ from harness.report.rendering import DASH, ReportTable, file_name
 from harness.report.weights import Trained, first_rounds_text, plain_name, trained_weights
 from harness.results_frame import model_order
 from harness.scores import decided_items, make_scorer, run_facts
-from harness.scoring import VERBATIM, gives_scores
+from harness.scoring import SAME_MEAN, VERBATIM, gives_scores
 from harness.statistics import Interval, Resampled, percentile_interval, resampled_values
 from harness.tables import no_width_lines
 
@@ -199,7 +200,7 @@ def resampled_score(entry: Entry, column: Column, length_s: float | None = None)
         HarnessError: neither can be done; the message says why.
     """
     if column.scorer == VERBATIM and entry.score.item_values is not None:
-        return _recorded(entry.score.item_values, _asked(entry, length_s))
+        return _recorded(entry.score, _asked(entry, length_s))
     if reason := why_not_anew(column):
         raise MetricUnavailable(reason)
     metric, items = scored_items(entry, length_s)
@@ -211,7 +212,7 @@ def resampled_score(entry: Entry, column: Column, length_s: float | None = None)
 def why_not_anew(column: Column) -> str:
     """Why `report` does not score the answers of a column again; nothing where it does."""
     if column.scorer == VERBATIM:
-        return "`report` scores no captions or transcripts anew, and no items' values are recorded"
+        return "`report` scores no captions or transcripts anew, and not all runs hold the values of their items"
     if column.scorer not in LIGHT_SCORERS:
         known = " and ".join(LIGHT_SCORERS)
         return f"scorers other than {known} need a model or a service, which `report` never asks"
@@ -241,10 +242,15 @@ def _asked(entry: Entry, length_s: float | None) -> list[Prediction]:
     return [p for p in entry.run.predictions if length_s is None or p.metadata.get("length_s") == length_s]
 
 
-def _recorded(values: Mapping[str, float], asked: Sequence[Prediction]) -> tuple[Resampled, list[str]]:
+def _recorded(score: ScoreRow, asked: Sequence[Prediction]) -> tuple[Resampled, list[str]]:
     import numpy as np
 
+    values = score.item_values or {}
     items = sorted(asked, key=lambda item: item.item_id)
+    if not {item.item_id for item in items} <= values.keys():
+        raise MetricUnavailable("the recorded values are not those of its items")
+    if score.value is None or not math.isclose(sum(values.values()) / len(values), score.value, abs_tol=SAME_MEAN):
+        raise MetricUnavailable("the recorded values of its items do not average to it")
     values_N = np.array([values[item.item_id] for item in items])
 
     def mean(counts_NR: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:

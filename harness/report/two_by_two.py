@@ -232,7 +232,7 @@ def _intervals(
     """Of each of CELLS, of each of EFFECTS, and over how many items.
 
     Raises:
-        HarnessError: the scores cannot be made anew here; the message says why.
+        HarnessError: the scores cannot be resampled here; the message says why.
     """
     import numpy as np
 
