@@ -138,8 +138,9 @@ def _cost_notes(measured: Sequence[_Measured]) -> list[str]:
     return [
         f"Costs: {conditions}; one measurement, whatever the seed, without intervals. GFLOPs by formula. Peak: most "
         f"that the allocator held, weights included, in 10^6 bytes. {NOISY}: the interval of a time is wider than "
-        "asked. Effects of costs are ratios: geometric means over the other part, and under 1x is cheaper with DASS, "
-        "with Mamba; interaction: Mamba's ratio with DASS over its ratio with AST."
+        "asked, or there are too few samples for one. Effects of costs are ratios: geometric means over the other "
+        "part, and under 1x is cheaper with DASS, with Mamba; interaction: Mamba's ratio with DASS over its ratio "
+        "with AST."
     ]
 
 
