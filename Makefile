@@ -6,7 +6,7 @@
 #                   make run PIP_TORCH_ARGS="--index-url https://download.pytorch.org/whl/cpu"
 #   DATA            the folder of ESC-50 for `train-tiny`
 #   SEED            of `train-tiny`
-#   FIRST           the seed whose first round `train-tiny` takes over; it trains one where that is SEED itself
+#   FIRST           the seed whose first round `train-tiny` takes over; by default SEED, which trains its own
 #   ARGS            more words for the command that `run` runs
 
 PYTHON ?= python3
@@ -41,10 +41,10 @@ lint: $(VENV)/.installed-dev
 types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
-# Two models of one encoder share the first round. SEED=1, 2, ... give the other rounds another seed; they take over the
-# first round of seed 0, which comes first. SEED=2 FIRST=2 trains that round too, an hour more an encoder.
+# Two models of one encoder share a seed's first round. SEED=1 FIRST=0 takes over that of seed 0, which must be there, and
+# spares an hour an encoder: such seeds differ in the later rounds alone.
 SEED ?= 0
-FIRST ?= 0
+FIRST ?= $(SEED)
 TRAINED = results/training
 TRAIN = $(BIN)/python -m harness train --seed $(SEED) $(if $(DATA),--data-root $(DATA))
 OUT = --model $(1) --out $(TRAINED)/$(1)-tiny/$(2)-seed$(SEED)

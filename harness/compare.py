@@ -187,7 +187,9 @@ def _largest(records: Mapping[tuple[str, ...], RunRecord]) -> tuple[list[tuple[s
     kept: dict[tuple[str, ...], tuple[str, ...]] = {}
     for key, record in records.items():
         task = record.task
-        of_task = (task.name, str(task.version), task.origin, str(task.options_resolved), record.prompt.sha256)
+        # Not all options: an older record lacks those that a task has gained since.
+        options = str(sorted(task.options_changed.items()))
+        of_task = (task.name, str(task.version), task.origin, options, record.prompt.sha256)
         best = kept.get(of_task)
         if best is None or record.counts.n_items >= records[best].counts.n_items:
             kept[of_task] = key

@@ -429,6 +429,9 @@ class Metric(Protocol):
 
 # --- training --------------------------------------------------------------------------------------------------------
 
+# A teacher's scores nearer to 0 or 1 than this are taken as this near where their log-odds are learned.
+TEACHER_FLOOR = 1e-5
+
 
 @dataclass(frozen=True, eq=False)
 class TrainingExample:
@@ -463,8 +466,13 @@ class TrainableModel(ModelAdapter, Protocol):
     name: str
     sample_rate_hz: int
 
-    def start_training(self, n_teacher_scores: int, device: str) -> Any:
-        """Fresh weights; returns the `torch.nn.Module` to optimise, with a head for as many teacher scores."""
+    def start_training(self, teacher_prior: npt.NDArray[np.float32] | None, device: str) -> Any:
+        """Fresh weights; returns the `torch.nn.Module` to optimise.
+
+        Args:
+            teacher_prior: with a teacher, the log-odds that it gives each of its classes on average, shape
+                (n_teacher,): what the head that learns its scores says before it has heard anything.
+        """
 
     def losses(self, examples: Sequence[TrainingExample]) -> Mapping[str, Any]:
         """Named scalar losses of a batch, with gradients: "text" where there are answers, and where there are teacher

@@ -126,13 +126,13 @@ def control_items(
         replace(item, source=items[other].source) for item, other in zip(items, others, strict=True)
     )
     changed["no_audio"] = tuple(replace(item, source=SilentSource(nothing_s)) for item in items)
-    notes = (f"other_clip: {n_repeated} of {len(items)} clips stand in for more than one item",) if n_repeated else ()
+    notes = (f"other clip: {n_repeated} of {len(items)} clips stand in for more than one item",) if n_repeated else ()
     return {name: changed[name] for name in CONDITIONS}, notes
 
 
 def nothing_heard(nothing_s: float) -> str:
     """What "no audio" was for this model."""
-    return f"no_audio: {nothing_s * 1000:.4g} ms of silence, the shortest that the model answers"
+    return f"no audio: {nothing_s * 1000:.4g} ms of silence, the shortest that the model answers"
 
 
 def other_clips(items: Sequence[AudioItem], seed: int) -> tuple[list[int], int]:

@@ -9,6 +9,7 @@ other part that lacks its records is an error.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -99,9 +100,9 @@ def needle_part(results: Results) -> str:
         raise RecordError(f"{results.folder} holds no run of needle")
     asked = [(run, scorer) for run in runs for scorer in LIGHT_SCORERS if any(s.scorer == scorer for s in run.scores)]
     rows = [(model_text(run.record), scorer, _by_length(run, scorer)) for run, scorer in asked]
+    if len({run.record.task.item_set_sha256 for run in runs}) > 1:
+        raise RecordError(f"the runs of needle in {results.folder} were asked about different items")
     lengths = {tuple(scores) for _, _, scores in rows}
-    if len(lengths) > 1:
-        raise RecordError(f"the runs of needle in {results.folder} were asked different lengths")
     header = ("model", "scorer", "n a length", *map(length_text, lengths.pop()))
     cells = (
         (
@@ -184,7 +185,8 @@ def frontier_part(results: Results) -> str:
     """The reference searches for the longest audio."""
     kept = _only(results.frontiers, "frontier")
     lines = " ".join(f"{line[0].upper()}{line[1:]}." for line in closing_lines(kept.record))
-    told = f"{lines} Record: `{(REFERENCE / kept.place).as_posix()}`."
+    command = shlex.join(kept.record.command[1:])
+    told = f"{lines} Made by `python -m harness {command}`. Record: `{(REFERENCE / kept.place).as_posix()}`."
     return f"{markdown_text(frontier_table(kept.record, kept.probes))}\n{told}\n\n"
 
 
@@ -241,9 +243,11 @@ def _origin_text(runs: Sequence[KeptRun]) -> str:
     )
     models = {model_text(record) for record in records}
     options = "".join(f" -t {key}={value}" for key, value in sorted(records[0].task.options_changed.items()))
+    scorers = {",".join(dict.fromkeys(row.scorer for row in record.scores)) for record in records}
+    asked = f" --scorer {max(scorers, key=len)}" if scorers else ""
     return (
         f"Made by `python -m harness run --model {models.pop() if len(models) == 1 else 'MODEL'} "
-        f"--task {records[0].task.name}{options}`, with the scorers of the table, at commit {', '.join(commits)} "
+        f"--task {records[0].task.name}{options}{asked}`, at commit {', '.join(commits)} "
         f"on {'; '.join(machines)}. Records: `{REFERENCE.as_posix()}/runs`."
     )
 

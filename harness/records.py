@@ -184,6 +184,7 @@ class ScoreRow(_Row):
     computed here, such as one that needs Java, has neither value nor interval, and `unavailable` says why. `notes` are
     what a reader must know of the value, such as classes that were left out. `clean` is the metric over the `n_clean`
     items whose recording the model did not learn from, as far as that is known; both are None where it heard none.
+    `item_values` maps an item's id to its own value, of a metric over texts that is the mean of its items' values.
     """
 
     scorer: str
@@ -203,6 +204,7 @@ class ScoreRow(_Row):
     notes: tuple[str, ...] = ()
     clean: float | None = None
     n_clean: int | None = None
+    item_values: dict[str, float] | None = None
 
     @model_validator(mode="after")
     def _value_or_reason(self) -> ScoreRow:

@@ -269,6 +269,11 @@ def _score_row(
         ) from error
 
 
+def told_as(old: ScoreRow, new: ScoreRow) -> ScoreRow:
+    """`new` without what an older record of the same score could not hold: the items' own values."""
+    return new if old.item_values is not None else new.model_copy(update={"item_values": None})
+
+
 def _load_scores(path: Path, folder: Path, record: RunRecord) -> tuple[ScoreRow, ...]:
     stored = load_score_file(path)
     if stored is None:
@@ -286,7 +291,7 @@ def _write_scores(folder: Path, record: RunRecord, rows: Sequence[ScoreRow], ove
     old = list(_load_scores(path, folder, record))
     # What was not available says nothing that another value could contradict.
     valued = [row for row in old if row.unavailable is None]
-    differing = [row for row in valued if any(row.metric == new.metric and row != new for new in rows)]
+    differing = [row for row in valued if any(row.metric == new.metric and row != told_as(row, new) for new in rows)]
     if differing and not overwrite:
         raise UsageError(
             f"{path} holds another {differing[0].metric} ({differing[0].value:.4f}, "

@@ -6,6 +6,7 @@ in `value`; `answered_only` leaves out the failed ones and stands beside it, nev
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,8 @@ UNPARSED = "(unparsed)"
 FAILED = "(failed)"
 VERBATIM = "verbatim"
 """Stands for the scorer where nothing is turned into a label: captions and transcripts are judged as they are."""
+# By which two means of the same values may differ.
+SAME_MEAN = 1e-9
 
 _BETTER_LOW = frozenset({"wer"})
 # Metrics that are a mean of one number in [0, 1] an item: where all items are alike, their interval is exact.
@@ -74,7 +77,8 @@ class ScoreReport:
     reference to decided label name, "(unparsed)" or "(failed)", to a count; an item with several references is counted
     under each. A metric that could not be computed has no value and no interval, and `unavailable` says why; `notes`
     are what a reader must know of the value. `clean` is the metric over the `n_clean` items that the model did not
-    learn from; both are None where it learned from none of them.
+    learn from; both are None where it learned from none of them. `item_values` maps an item's id to its own value, of a
+    metric over texts that is the mean of its items' values; None of any other.
     """
 
     scorer: str
@@ -93,6 +97,7 @@ class ScoreReport:
     notes: tuple[str, ...] = ()
     clean: float | None = None
     n_clean: int | None = None
+    item_values: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -155,6 +160,7 @@ def score_items(
         notes=measured.notes,
         clean=_value_within(bound, scored, measured.value, is_clean) if learned_from else None,
         n_clean=sum(is_clean) if learned_from else None,
+        item_values=_item_values(bound, scored, measured.value) if scorer.name == VERBATIM else None,
     )
 
 
@@ -185,6 +191,24 @@ def _measure(
         return _Measured(value, interval, answered_only, notes=bound.remarks(scored))
     except MetricUnavailable as error:
         return _Measured(None, None, None, unavailable=str(error))
+
+
+def _item_values(bound: BoundMetric, scored: Sequence[Scored], value: float | None) -> dict[str, float] | None:
+    """Each item's own value where the metric is their mean.
+
+    A score of labels is computed anew from the answers wherever it is asked for. One of texts may need what few
+    machines have (Java, CoreNLP), and then its items' values are all that it can be resampled from.
+    """
+    if value is None:
+        return None
+    try:
+        values = bound.per_item(scored)
+    except MetricUnavailable:
+        return None
+    # A value that is no number makes the mean none, which is not close to anything.
+    if values is None or not math.isclose(float(values.mean()), value, rel_tol=0.0, abs_tol=SAME_MEAN):
+        return None
+    return {item.item_id: float(one) for item, one in zip(scored, values, strict=True)}
 
 
 def asked_labels(labels: Sequence[Label]) -> tuple[str, ...]:

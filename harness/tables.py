@@ -163,7 +163,7 @@ def _leakage_lines(record: RunRecord) -> list[str]:
     if leakage is None:
         return []
     lines = [
-        f"Whether the model learned from any of these clips is not wholly known: {what}." for what in leakage.unchecked
+        f"The clips could not be compared with all that the model learned from: {what}." for what in leakage.unchecked
     ]
     if not leakage.flagged:
         return lines

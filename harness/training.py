@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from harness.contracts import AudioItem, EncodingModel, OptionValue, Task, TrainableModel, TrainingExample
 from harness.curve import CURVE, StepSums, Stopwatch, append_line, cut_curve, seed_step
@@ -35,6 +35,10 @@ from harness.progress import progress
 from harness.ranges import check_ranges
 from harness.records import write_atomically
 from harness.run_folder import locked
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 CHECKPOINT = "checkpoint.pt"
 FIRST_ROUND = "first_round.safetensors"
@@ -125,15 +129,16 @@ class TrainConfig:
 class Prepared:
     """What a recipe hands to the loop.
 
-    `about` says what is learned from, for the record, and `trained_on` says it in one sentence that stays with the
-    weights; `held_out` items of `task` are scored at the end. `first_round` is what another training's first round left
-    (the same clips and settings, the same network as far as the file goes): it is not repeated. What begins with
-    `frozen_prefix` in that file is what a second round that freezes leaves alone; with a prefix, the file is a whole
-    network. `continues` is the configuration of a training that goes on in this one: it must be of the same model.
+    `teacher_prior` is for `TrainableModel.start_training`, None without a teacher. `about` says what is learned from,
+    for the record, and `trained_on` says it in one sentence that stays with the weights; `held_out` items of `task` are
+    scored at the end. `first_round` is what another training's first round left (the same clips and settings, the same
+    network as far as the file goes): it is not repeated. What begins with `frozen_prefix` in that file is what a second
+    round that freezes leaves alone; with a prefix, the file is a whole network. `continues` is the configuration of a
+    training that goes on in this one: it must be of the same model.
     """
 
     batches: Batches
-    n_teacher_scores: int
+    teacher_prior: npt.NDArray[np.float32] | None
     task: Task
     held_out: tuple[AudioItem, ...]
     about: Mapping[str, OptionValue]
@@ -189,7 +194,7 @@ class Trainer:
         batches: Batches,
         config: TrainConfig,
         folder: Path,
-        n_teacher_scores: int,
+        teacher_prior: npt.NDArray[np.float32] | None,
     ) -> None:
         """The network as it starts.
 
@@ -203,7 +208,7 @@ class Trainer:
         torch.set_num_threads(config.threads)
         torch.manual_seed(config.seed)
         self.model, self.batches, self.config, self.folder = model, batches, config, folder
-        self.network: Any = model.start_training(n_teacher_scores, config.device)
+        self.network: Any = model.start_training(teacher_prior, config.device)
         self.step = 0
         self.frozen: list[str] = []
         self._start_round()
@@ -441,7 +446,7 @@ def train(
     if prepared.continues is not None:
         check_same_model(prepared.continues, model.name, model_options)
     with locked(folder, "training"):
-        trainer = Trainer(model, prepared.batches, config, folder, prepared.n_teacher_scores)
+        trainer = Trainer(model, prepared.batches, config, folder, prepared.teacher_prior)
         if not trainer.resume() and prepared.first_round is not None:
             trainer.skip_first_round(prepared.first_round, prepared.frozen_prefix)
         on_start(trainer.step)

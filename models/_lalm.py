@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.contracts import (
+    TEACHER_FLOOR,
     Answer,
     AudioClip,
     Component,
@@ -55,10 +56,6 @@ SAMPLE_RATE_HZ = 16_000
 TINY = "tiny"
 # What a training adds to the network beside what is saved.
 TEACHER_HEAD = "teacher_head"
-# Log-odds of a score of 0.2 %, a tagger's usual one for one class of some hundreds.
-TEACHER_BIAS = -6.0
-# Scores below this are taken as this when their log-odds are learned.
-TEACHER_FLOOR = 1e-5
 # Every label of a 50-way task after every clip of a batch holds a copy of that clip's cache. So many candidate answers
 # go through the language model together, and fewer where the caches are large.
 ANSWERS_AT_ONCE = 512
@@ -268,11 +265,12 @@ class LalmAdapter:
 
     # --- TrainableModel -----------------------------------------------------------------------------------------------
 
-    def start_training(self, n_teacher_scores: int, device: str) -> Any:
+    def start_training(self, teacher_prior: npt.NDArray[np.float32] | None, device: str) -> Any:
         """A network with fresh weights, in float32, and a head for the teacher's scores that is not saved.
 
         The head hears the encoder's output over time, its frequencies averaged.
         """
+        import torch
         from torch import nn
 
         if self.spec.sources.weights is not None:
@@ -281,13 +279,16 @@ class LalmAdapter:
         network = self._build()
         self._read_text()
         self._device = device
-        if n_teacher_scores:
-            head = nn.Linear(network.hear.width, n_teacher_scores)
-            # Nearly all scores are near zero. A head that began at one half would first drive the encoder, step after
-            # step in one direction, to where every clip looks alike. Zeros, and no draw: two models with one encoder
-            # then learn to hear in the very same steps.
+        if teacher_prior is not None:
+            head = nn.Linear(network.hear.width, len(teacher_prior))
+            # Nearly all scores are near zero. A head that begins far from the teacher's mean log-odds drives the
+            # encoder at first, step after step in one direction, to where every clip looks alike, and DASS has then
+            # taken up to a thousand steps to come back. So it begins at them (after RetinaNet's prior, arXiv
+            # 1708.02002, section 3.3). Zeros in place of what was drawn: two models with one encoder learn to hear in
+            # the very same steps.
             nn.init.zeros_(head.weight)
-            nn.init.constant_(head.bias, TEACHER_BIAS)
+            with torch.no_grad():
+                head.bias.copy_(torch.from_numpy(teacher_prior))
             network.add_module(TEACHER_HEAD, head)
         self._network = network.to(device)
         return self._network

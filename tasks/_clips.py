@@ -89,6 +89,12 @@ def starter_sounds(labels: tuple[str, ...], shortest_s: float = 0.0) -> tuple[Cl
     return tuple(clip for clip in _test_split() if clip.label in labels and _seconds(clip) >= shortest_s)
 
 
+@functools.cache
+def starter_labels() -> tuple[str, ...]:
+    """The classes of which the starter's test split has clips, sorted."""
+    return tuple(sorted({clip.label for clip in _test_split()}))
+
+
 def _test_split() -> Iterable[Clip]:
     task = esc50(split="test")
     assert task.read_starter is not None and task.starter_root is not None

@@ -61,22 +61,23 @@ def needle(
     n: int = 10,
     seed: int = 0,
     events: Path | None = None,
+    sounds: str | None = None,
     protocol: Literal["mixed", "dass"] = "mixed",
 ) -> Task:
-    """Name the one sound in 10 s to hours of background, among 10 classes.
+    """Name the one sound in 10 s to hours of background, among 10 classes or those that are given.
 
     Args:
         depths: where the sound lies, from 0 (it begins) to 1 (it ends).
         protocol: "mixed" adds the sound to the background; "dass" puts it between two parts of it, and allows the
             background mean_level.
-        lengths, snrs, background, n, seed, events: see `long_options`.
+        lengths, snrs, background, n, seed, events, sounds: see `long_options`.
 
     Raises:
         OptionError: a value is wrong.
         MissingDataError: the folder of events is not there.
     """
     check_option("needle", "protocol", protocol, ("mixed", "dass"))
-    options = long_options("needle", lengths, snrs, background, n, seed, events)
+    options = long_options("needle", lengths, snrs, background, n, seed, events, sounds)
     places = numbers("needle", "depths", depths, 0.0, 1.0)
     require_room("needle", options, LONGEST_EVENT_S if protocol == "mixed" else DASS_NEEDLE_S)
     if background == "mean_level" and protocol != "dass":

@@ -38,18 +38,19 @@ def sound_count(
     n: int = 25,
     seed: int = 0,
     events: Path | None = None,
+    sounds: str | None = None,
 ) -> Task:
     """Count the occurrences of a sound in 10 s to hours of background, one to five.
 
     Args:
         most: the largest number, 2 to 10.
-        lengths, snrs, background, n, seed, events: see `long_options`.
+        lengths, snrs, background, n, seed, events, sounds: see `long_options`.
 
     Raises:
         OptionError: a value is wrong.
         MissingDataError: the folder of events is not there.
     """
-    options = long_options("sound_count", lengths, snrs, background, n, seed, events)
+    options = long_options("sound_count", lengths, snrs, background, n, seed, events, sounds)
     if not 2 <= most <= len(NUMBERS):
         raise OptionError(f"sound_count can count up to 2 to {len(NUMBERS)}, not {most}.")
     require_room("sound_count", options, room_for(most, LONGEST_EVENT_S))

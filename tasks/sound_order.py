@@ -51,17 +51,18 @@ def sound_order(
     n: int = 20,
     seed: int = 0,
     events: Path | None = None,
+    sounds: str | None = None,
 ) -> Task:
     """Say which of two sounds is first in 10 s to hours of background.
 
     Args:
-        lengths, snrs, background, n, seed, events: see `long_options`.
+        lengths, snrs, background, n, seed, events, sounds: see `long_options`.
 
     Raises:
         OptionError: a value is wrong.
         MissingDataError: the folder of events is not there.
     """
-    options = long_options("sound_order", lengths, snrs, background, n, seed, events)
+    options = long_options("sound_order", lengths, snrs, background, n, seed, events, sounds)
     require_room("sound_order", options, room_for(2, LONGEST_EVENT_S))
     return long_task(
         name="sound_order",

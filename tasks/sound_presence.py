@@ -44,21 +44,22 @@ def sound_presence(
     n: int = 40,
     seed: int = 0,
     events: Path | None = None,
+    sounds: str | None = None,
 ) -> Task:
     """Say whether a certain sound is in 10 s to hours of background.
 
     Args:
         sound: the class that is asked about.
-        lengths, snrs, background, n, seed, events: see `long_options`.
+        lengths, snrs, background, n, seed, events, sounds: see `long_options`.
 
     Raises:
         OptionError: a value is wrong, or there are no clips of the sound.
         MissingDataError: the folder of events is not there.
     """
-    options = long_options("sound_presence", lengths, snrs, background, n, seed, events)
+    options = long_options("sound_presence", lengths, snrs, background, n, seed, events, sounds)
     require_room("sound_presence", options, LONGEST_EVENT_S)
     if sound not in options.labels:
-        raise OptionError(f"sound_presence: there are no clips of '{sound}'; there are {', '.join(options.labels)}.")
+        raise OptionError(f"sound_presence: '{sound}' is none of the sounds, which are {', '.join(options.labels)}.")
     (words,) = (label.text for label in labels_from_names([sound]))
     return long_task(
         name="sound_presence",

@@ -58,12 +58,13 @@ def soundscape(
     n: int = 20,
     seed: int = 0,
     events: Path | None = None,
+    sounds: str | None = None,
     answer: Literal["labels", "caption"] = "labels",
 ) -> Task:
     """Name each of one to four sounds in 10 s to hours of background.
 
     Args:
-        lengths, snrs, background, n, seed, events: see `long_options`.
+        lengths, snrs, background, n, seed, events, sounds: see `long_options`.
         answer: "labels" to be named, or a "caption" that tells of all sounds.
 
     Raises:
@@ -71,7 +72,7 @@ def soundscape(
         MissingDataError: the folder of events is not there.
     """
     check_option("soundscape", "answer", answer, ("labels", "caption"))
-    options = long_options("soundscape", lengths, snrs, background, n, seed, events)
+    options = long_options("soundscape", lengths, snrs, background, n, seed, events, sounds)
     require_room("soundscape", options, room_for(MOST_EVENTS, LONGEST_EVENT_S))
     if answer == "caption" and background not in BACKGROUNDS:
         raise OptionError("soundscape: a caption cannot tell what is in a background of your own: use answer=labels.")

@@ -29,7 +29,7 @@ from harness.comparison_record import keep
 from harness.config import RunConfig
 from harness.errors import RecordError, UsageError
 from harness.pair_remarks import pair_remarks
-from harness.records import LeakageRow, load_comparison
+from harness.records import LeakageRow, load_comparison, load_record, write_record
 from harness.registry import add_plugin_file
 from harness.runner import run
 from harness.tables import plain_text
@@ -286,6 +286,17 @@ def test_of_a_tasks_item_sets_the_largest_of_both_models_counts(go: Go) -> None:
     report = compare("sayer:a", "sayer:b", Path("results"))
     assert [row.n_items for row in report.comparisons] == [40]
     assert any("with 6 items is left out" in remark for remark in report.remarks)
+
+
+def test_an_option_that_a_task_gained_since_makes_no_task_of_its_own(go: Go) -> None:
+    for variant in ("a", "b"):
+        folder = go(variant, {1, 2})
+        record = load_record(folder)
+        assert record is not None and record.task.options_resolved
+        older = record.task.model_copy(update={"options_resolved": {}})
+        write_record(folder, record.model_copy(update={"task": older}))
+        go(variant, {1, 2}, limit=6)
+    assert [row.n_items for row in compare("sayer:a", "sayer:b", Path("results")).comparisons] == [40]
 
 
 def test_a_task_that_only_one_model_was_asked_is_named(go: Go) -> None:

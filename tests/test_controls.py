@@ -257,7 +257,7 @@ def test_an_answer_changes_with_its_words_or_its_best_label_and_not_with_scores_
 
 def test_no_audio_is_the_shortest_that_the_model_answers(go: Callable[..., ControlsOutcome]) -> None:
     record = go(min_samples=300).record
-    assert record.notes[0] == "no_audio: 25 ms of silence, the shortest that the model answers"
+    assert record.notes[0] == "no audio: 25 ms of silence, the shortest that the model answers"
     assert {row.duration_s for row in load_predictions(_folder(record) / "no_audio")} == {0.025}
 
 

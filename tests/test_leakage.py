@@ -277,7 +277,7 @@ def test_what_could_not_be_compared_is_said(go: Callable[..., RunOutcome]) -> No
     outcome = go("beeps: the first six")
     assert "clean" not in score_table(outcome.record, outcome.scores).header
     lines = closing_lines(outcome.record, outcome.folder)
-    assert any("is not wholly known: beeps: the first six." in line for line in lines)
+    assert any("with all that the model learned from: beeps: the first six." in line for line in lines)
 
 
 def test_a_model_that_learned_from_all_clips_has_no_clean_score(go: Callable[..., RunOutcome]) -> None:

@@ -254,7 +254,7 @@ def test_json_of_the_generation_settings_is_plain() -> None:
 def test_training_does_not_pass_over_weights_that_were_named(tmp_path: Path) -> None:
     made = registry.create("models", "ssalm", {"weights": str(tmp_path / "w.safetensors")}).value
     with pytest.raises(UsageError, match="leave out -m weights="):
-        made.start_training(0, "cpu")
+        made.start_training(None, "cpu")
 
 
 def test_a_device_that_is_not_there_is_one_line() -> None:

@@ -113,7 +113,7 @@ def test_an_encoder_file_of_something_else_is_one_clear_error(tmp_path: Path) ->
 
 
 def test_only_the_adapters_of_the_language_model_are_trained(lm_folder: Path) -> None:
-    network = make(weights="random", lm=lm_folder).start_training(0, "cpu")
+    network = make(weights="random", lm=lm_folder).start_training(None, "cpu")
     trained = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
     assert all(name.startswith("hear.") or "lora_" in name for name in trained)
     assert any("lora_" in name for name in trained)
@@ -121,4 +121,4 @@ def test_only_the_adapters_of_the_language_model_are_trained(lm_folder: Path) ->
 
 def test_training_does_not_begin_from_a_random_language_model_unasked() -> None:
     with pytest.raises(UsageError, match="needs a language model: -m lm=FOLDER, or -m weights=random"):
-        make().start_training(0, "cpu")
+        make().start_training(None, "cpu")

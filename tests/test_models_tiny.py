@@ -39,7 +39,7 @@ def adapter(request: pytest.FixtureRequest) -> Iterator[LalmAdapter]:
     """Each of the four with random weights: what is claimed here holds for any."""
     torch.manual_seed(0)
     made: Any = MODELS[request.param](max_new_tokens=6)
-    network = made.start_training(0, "cpu").eval()
+    network = made.start_training(None, "cpu").eval()
     # Untrained, audio hardly moves an answer; louder, no test passes on answers that are alike anyway.
     loud = ("connector.linear.weight", "audio_proj.1.weight", "out_proj.weight", "o_proj.weight", "x_proj.weight")
     with torch.no_grad():
@@ -85,13 +85,22 @@ def test_the_training_loss_is_the_weighted_log_likelihood_of_the_answers(adapter
 
 def test_a_teacher_is_learned_from_at_its_own_moments(adapter: LalmAdapter) -> None:
     fresh: Any = MODELS[adapter.name]()
-    fresh.start_training(3, "cpu")
+    fresh.start_training(np.zeros(3, dtype=np.float32), "cpu")
     scores = np.full((10, 3), 0.5, dtype=np.float16)
     with torch.autocast("cpu", torch.bfloat16):
         losses = fresh.losses([TrainingExample(_clip(5.12).samples, "?", (("dog", 1.0),), scores)])
     losses["teacher"].backward()
     assert losses["teacher"].item() > 3 * np.log(2)
     assert all(p.grad is not None for p in fresh._require_network().hear.encoder.parameters())
+
+
+def test_a_head_for_a_teacher_begins_at_what_the_teacher_says_on_average(adapter: LalmAdapter) -> None:
+    prior = np.array([-9.0, -2.0, 1.0], dtype=np.float32)
+    fresh: Any = MODELS[adapter.name]()
+    fresh.start_training(prior, "cpu")
+    scores = np.tile(1 / (1 + np.exp(-prior)), (10, 1))
+    losses = fresh.losses([TrainingExample(_clip(5.12).samples, "?", (), scores)])
+    assert losses["teacher_logits"].item() == pytest.approx(0.0, abs=1e-9)
 
 
 def test_label_scores_are_mean_log_probabilities_of_the_label_and_its_end(adapter: LalmAdapter) -> None:
@@ -140,7 +149,7 @@ def test_the_last_second_of_a_long_clip_is_heard(adapter: LalmAdapter) -> None:
 @pytest.mark.parametrize(("model", "policy"), [(ssalm, "full"), (ltu, "interpolate")], ids=["ssalm", "ltu"])
 def test_a_clip_beyond_one_pass_is_an_error_of_that_item_only(model: Any, policy: str) -> None:
     made = model(max_new_tokens=1, length_policy=policy)
-    made.start_training(0, "cpu").eval()
+    made.start_training(None, "cpu").eval()
     too_long = AudioClip(np.zeros(16_000 * 601, dtype=np.float32), 16_000, 16_000, 1, 16_000 * 601)
     first, second = made.answer([Query("long", too_long, "?", LABELS), _query(5.0)])
     assert first.error is not None and first.error.startswith("ModelLimitError: 601.0 s")

@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from harness import registry
 from harness.errors import RecordError
 from harness.readme import filled_in
+from harness.training_forecast import GIB, Devices, forecast
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -42,6 +45,22 @@ def test_a_table_of_readme_is_the_one_that_report_writes(name: str, file: str) -
         [line.replace("\\", "") for line in text.splitlines() if line.startswith("| ")][2:] for text in (part, written)
     ]
     assert rows[0] == rows[1] and rows[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["ssalm:2.8b", "ltu:7b"])
+def test_the_memory_that_readme_foretells_is_what_a_dry_run_computes(model: str) -> None:
+    (told,) = re.findall(rf"^\| {model} \| ([\d. |]+) \|$", README, re.MULTILINE)
+    name, variant = registry.split_model(model)
+    made = registry.create("models", name, {"variant": variant}).value
+    recipe = registry.create("recipes", "openaqa", {}).value
+    found = []
+    for is_sharded in (False, True):
+        for recompute in (False, True):
+            config = replace(recipe.defaults, recompute=recompute)
+            stages, _ = forecast(made, recipe, config, None, None, Devices(8, is_sharded))
+            found.append(max(sum(stage.needs["bytes"].values()) for stage in stages[1:]) / GIB)
+    assert told == " | ".join(f"{gib:.1f}" for gib in found)
 
 
 def test_results_that_are_not_whole_make_no_readme(tmp_path: Path) -> None:

@@ -221,9 +221,9 @@ def test_a_tiny_model_goes_on_with_scenes_and_keeps_its_encoder(stream: recipe.S
     """Steps of clips and of 10 s, from a file as `tiny` leaves it."""
     config = replace(recipe.DEFAULTS, steps=2, second_batch_size=2, second_pool=4, warmup_steps=0, precision="float32")
     model = registry.create("models", "ltu", {"variant": "tiny"}).value
-    model.start_training(0, "cpu")
+    model.start_training(None, "cpu")
     model.save(tmp_path / "weights.safetensors", "nothing")
-    trainer = Trainer(model, recipe.SceneStream(stream.clips, config), config, tmp_path, 0)
+    trainer = Trainer(model, recipe.SceneStream(stream.clips, config), config, tmp_path, None)
     trainer.skip_first_round(tmp_path / "weights.safetensors", recipe.ENCODER)
     trainer.run(lambda line: None)
     before, after = load_file(tmp_path / "weights.safetensors"), dict(trainer.network.named_parameters())

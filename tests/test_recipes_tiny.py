@@ -42,6 +42,15 @@ class _Mute:
         return np.zeros((len(clips), 3, self.n_classes), np.float32)
 
 
+class _Biased(_Mute):
+    """A teacher that never hears the first class, cannot decide on the second, and changes its mind on the third."""
+
+    n_classes = 3
+
+    def tag(self, clips: Sequence[Any]) -> Any:
+        return np.tile(np.array([[0.0, 0.5, 0.1], [0.0, 0.5, 0.5]], np.float32), (len(clips), 1, 1))
+
+
 def _stream(task: Task, seed: int = 0) -> recipe.ExampleStream:
     recordings = recipe.load_recordings(_starter("train")[:6])
     config = replace(
@@ -106,7 +115,7 @@ def test_what_the_recipe_prepares_is_its_own_training_data(shared_data: Path) ->
     prepared = recipe.tiny(hold_out_fold=3, teacher="none").prepare(config, shared_data / "esc50_folds1-4")
     assert isinstance(prepared.batches, recipe.ExampleStream)
     n_official = prepared.about["n_clips"] - len(_starter("train"))  # type: ignore[operator]
-    assert (n_official, len(prepared.held_out), prepared.n_teacher_scores) == (232, 80, 0)
+    assert (n_official, len(prepared.held_out), prepared.teacher_prior) == (232, 80, None)
     assert {recording.label for recording in prepared.batches.recordings} >= {
         i.references[0] for i in _starter("train")
     }
@@ -118,6 +127,20 @@ def test_the_same_seed_gives_the_same_examples_and_another_gives_others(task: Ta
         np.testing.assert_array_equal(a.samples, b.samples)
         assert (a.prompt, a.answers, a.frame_masks, a.mel_masks) == (b.prompt, b.answers, b.frame_masks, b.mel_masks)
     assert any(not np.array_equal(a.samples, c.samples) for a, c in zip(first, other, strict=True))
+
+
+def test_the_prior_is_the_mean_log_odds_of_what_the_teacher_says(task: Task) -> None:
+    stream = _stream(task)
+    stream.teacher = _Biased()
+    floor = np.log(1e-5)  # -11.51
+    # The log-odds of 0.1 and 0.5 are -2.197 and 0; those of their mean would be -0.847.
+    np.testing.assert_allclose(stream.teacher_prior(), [floor, 0.0, -1.0986], atol=1e-4)  # type: ignore[arg-type]
+
+
+def test_without_a_teacher_there_is_no_prior(task: Task) -> None:
+    stream = _stream(task)
+    stream.teacher = None
+    assert stream.teacher_prior() is None
 
 
 def test_every_example_is_whole(task: Task) -> None:

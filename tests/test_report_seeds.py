@@ -12,7 +12,7 @@ import pytest
 
 from harness.hashing import file_sha256
 from harness.measuring import BoundMetric
-from harness.records import load_record, write_record
+from harness.records import load_predictions, load_record, write_record
 from harness.report.loading import load_all
 from harness.report.main_tables import main_tables
 from harness.report.over_seeds import over_seeds, seed_tables
@@ -215,6 +215,35 @@ def test_a_mean_without_an_interval_tells_why(tmp_path: Path, changes: dict[str,
     (table,) = seed_tables(load_all(tmp_path))
     assert "[" not in _by_column(table)["mean [95 %]"]
     assert any(note.startswith(reason) for note in table.notes)
+
+
+def test_a_score_of_texts_is_resampled_from_its_items_recorded_values(tmp_path: Path) -> None:
+    """Items worth 1 or 0 have the interval of labels that are right or wrong."""
+    means = []
+    for name, is_of_texts in (("labels", False), ("texts", True)):
+        for seed in (0, 1):
+            folder = write_seed(tmp_path / name, MODEL, seed, 3 + 6 * seed)
+            write_training(tmp_path / name, MODEL, seed, weights_of(MODEL, seed))
+            if is_of_texts:
+                # The first so many answers are the right ones.
+                values = {p.item_id: float(n < 3 + 6 * seed) for n, p in enumerate(load_predictions(folder))}
+                _with_scores(folder, scorer="verbatim", item_values=values)
+        (table,) = seed_tables(load_all(tmp_path / name))
+        means.append(_by_column(table)["mean [95 %]"])
+    assert "[" in means[0] and means[0] == means[1]
+
+
+@pytest.mark.parametrize(
+    ("mark", "told"), [("#", "the recorded values are not those of its items"), ("", "do not average to it")]
+)
+def test_recorded_values_that_are_not_of_the_score_make_no_interval(tmp_path: Path, mark: str, told: str) -> None:
+    for seed in (0, 1):
+        folder = write_seed(tmp_path, MODEL, seed, 6)
+        write_training(tmp_path, MODEL, seed, weights_of(MODEL, seed))
+        values = {p.item_id + mark: 0.9 for p in load_predictions(folder)}
+        _with_scores(folder, scorer="verbatim", item_values=values)
+    (table,) = seed_tables(load_all(tmp_path))
+    assert any(told in note for note in table.notes)
 
 
 def test_a_metric_whose_resamples_are_biased_has_no_interval_and_tells_why(

@@ -234,8 +234,8 @@ def test_of_errors_the_better_floor_is_the_lower(four: Path) -> None:
     read = load_all(four)
     (found,) = two_by_twos_of(read)
     (outcome,) = found.outcomes
-    column = replace(outcome.question.column, metric="wer")
-    of_errors = replace(outcome, question=replace(outcome.question, column=column))
+    column = replace(outcome.part.column, metric="wer")
+    of_errors = replace(outcome, part=replace(outcome.part, column=column))
     (table,) = architecture_tables([replace(found, outcomes=(of_errors,))], read)
     assert _row(table, "esc50")["floor"] == "25.0"
     assert "Lower is better: WER." in table.notes

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from harness import registry
@@ -13,9 +15,15 @@ from harness.config import RunConfig
 from harness.contracts import Scored
 from harness.errors import MetricUnavailable, UsageError
 from harness.measuring import BoundMetric
+from harness.metrics.bleu_1 import bleu_1
+from harness.metrics.rouge_l import rouge_l
+from harness.records import load_record, write_record
 from harness.registry import add_plugin_file
+from harness.report.loading import load_all
+from harness.report.rederiving import rederive
 from harness.runner import RunOutcome, run
 from harness.scores import make_scorer, score_run
+from harness.scoring import ScoringInput, Verbatim, score_items
 from harness.tables import closing_lines, score_table
 
 PLUGINS = Path(__file__).parent / "plugins"
@@ -80,6 +88,69 @@ def test_verbatim_is_refused_for_a_task_of_labels(go: Run) -> None:
 def test_a_model_that_chooses_among_labels_is_refused(go: Run) -> None:
     with pytest.raises(UsageError, match="chooses among labels"):
         go("chance")
+
+
+def test_a_metric_that_is_the_mean_of_its_items_keeps_their_values(go: Run) -> None:
+    row = next(row for row in go(task={"metrics": "cider_d+bleu_1"}).scores if row.metric == "cider_d")
+    assert row.item_values is not None and len(row.item_values) == 6
+    assert sum(row.item_values.values()) / 6 == pytest.approx(row.value)
+
+
+def test_a_metric_of_the_whole_corpus_keeps_none() -> None:
+    """BLEU's brevity penalty is one for all items: their values average to another number."""
+    said = {"a": "a dog", "b": "rain falls on a tin roof"}
+    items = [ScoringInput(name, ("a dog barks at the door",), name, True, text, None) for name, text in said.items()]
+    assert score_items(items, [], Verbatim(), "bleu_1", bleu_1).item_values is None
+
+
+def _refuses(scored: Sequence[Scored]) -> np.ndarray:
+    raise MetricUnavailable("no Java was found")
+
+
+@pytest.mark.parametrize("per_item", [_refuses, lambda scored: np.full(len(scored), np.nan), lambda scored: None])
+def test_a_metric_that_cannot_tell_its_items_values_costs_no_score(
+    go: Run, monkeypatch: pytest.MonkeyPatch, per_item: Callable[[Sequence[Scored]], Any]
+) -> None:
+    monkeypatch.setattr("harness.metrics.wer.per_item", per_item)
+    (row,) = go().scores
+    assert (row.value, row.item_values) == (pytest.approx(3 / 5), None)
+
+
+def test_each_caption_of_a_clip_that_was_asked_often_has_its_value() -> None:
+    items = [
+        ScoringInput(f"a#{n}", ("a dog barks",), "a", True, text, None) for n, text in enumerate(("a dog", "rain"))
+    ]
+    row = score_items(items, [], Verbatim(), "rouge_l", rouge_l, n_trials=2)
+    assert row.item_values is not None and [*row.item_values] == ["a#0", "a#1"]
+    assert row.item_values["a#0"] > row.item_values["a#1"]
+
+
+def test_a_clip_without_an_answer_has_a_value_too() -> None:
+    items = [ScoringInput(name, ("a dog barks",), name, name == "a", "a dog", None) for name in "ab"]
+    row = score_items(items, [], Verbatim(), "rouge_l", rouge_l)
+    assert row.item_values is not None and row.item_values["b"] == 0.0
+
+
+def test_a_score_of_before_the_items_values_is_no_other_score(go: Run) -> None:
+    folder = go().folder
+    score_run(folder, ["verbatim"], ["rouge_l"])
+    (path,) = folder.glob("scores-*.json")
+    older = json.loads(path.read_text())
+    del older["scores"][0]["item_values"]
+    path.write_text(json.dumps(older))
+    score_run(folder, ["verbatim"], ["rouge_l"])
+    assert json.loads(path.read_text())["scores"][0]["item_values"] is not None
+
+
+def test_a_record_of_before_the_items_values_is_verified_as_it_is(go: Run) -> None:
+    folder = go(task={"metrics": "cider_d+bleu_1"}).folder
+    record = load_record(folder)
+    assert record is not None
+    older = tuple(row.model_copy(update={"item_values": None}) for row in record.scores)
+    write_record(folder, record.model_copy(update={"scores": older}))
+    found = rederive(load_all(folder.parents[3]))
+    assert (found.differences, found.not_rederived, found.n_values) == ((), (), 2)
+    assert found.results.runs[0].scores == older
 
 
 def test_texts_can_be_scored_again(go: Run) -> None:

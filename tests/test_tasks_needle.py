@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,16 @@ import numpy as np
 import pytest
 import soundfile
 
-from harness.contracts import AudioItem, ItemSet
+from harness.contracts import AudioItem, ItemSet, Task
 from harness.errors import MissingDataError, OptionError
 from tasks._clips import starter_sounds
-from tasks._long_task import AMBIENCES, LABELS, RATE_HZ
+from tasks._long_task import AMBIENCES, LABELS, NAMED_SOUNDS, RATE_HZ
 from tasks.esc50 import esc50
 from tasks.needle import needle
+from tasks.sound_count import sound_count
+from tasks.sound_order import sound_order
+from tasks.sound_presence import sound_presence
+from tasks.soundscape import soundscape
 
 
 def read(**options: Any) -> ItemSet:
@@ -59,7 +64,8 @@ def test_no_clip_comes_from_the_split_that_the_tiny_models_learned_from() -> Non
     task = esc50(split="train")
     assert task.read_starter is not None and task.starter_root is not None
     learned = {item.cluster for item in task.read_starter(task.starter_root).items}
-    assert learned.isdisjoint(clip.recording for clip in starter_sounds((*LABELS, *AMBIENCES)))
+    chosen = (label for labels in NAMED_SOUNDS.values() for label in labels)
+    assert learned.isdisjoint(clip.recording for clip in starter_sounds((*LABELS, *AMBIENCES, *chosen)))
 
 
 def test_no_label_is_an_ambience() -> None:
@@ -147,6 +153,63 @@ def test_an_own_background_is_heard_around_the_sound(own_clips: Path) -> None:
 def test_a_folder_without_labels_is_refused(own_clips: Path, folder: str) -> None:
     with pytest.raises(MissingDataError, match="events="):
         needle(events=own_clips.parent / folder)
+
+
+# --- which sounds ----------------------------------------------------------------------------------------------------
+
+
+def test_only_the_sounds_that_were_chosen_are_hidden() -> None:
+    found = read(sounds="rain, clock_tick,dog", lengths="10", n=9).items
+    assert {item.metadata["event"] for item in found} == {"rain", "clock_tick", "dog"}
+
+
+@pytest.mark.parametrize("task", [needle, sound_order, soundscape])
+def test_the_chosen_sounds_are_the_labels_in_the_order_given(task: Callable[..., Task]) -> None:
+    assert [label.text for label in task(sounds="rain,clock_tick,dog").labels] == ["rain", "clock tick", "dog"]
+
+
+@pytest.mark.parametrize("task", [sound_count, sound_presence])
+def test_only_the_chosen_sounds_are_counted_or_asked_for(task: Callable[..., Task]) -> None:
+    made = task(sounds="rain,dog", lengths="10", n=8)
+    assert made.read_starter is not None and made.starter_root is not None
+    items = made.read_starter(made.starter_root).items
+    assert {item.metadata["event"] for item in items} <= {"rain", "dog"}
+
+
+def test_a_sound_that_was_not_chosen_cannot_be_asked_for() -> None:
+    with pytest.raises(OptionError, match="'dog' is none of the sounds, which are rain, clock_tick"):
+        sound_presence(sounds="rain,clock_tick")
+
+
+def test_a_background_of_a_sound_that_is_asked_for_is_refused() -> None:
+    with pytest.raises(OptionError, match="background=ambience may itself be rain, sea_waves, crackling_fire"):
+        needle(sounds="esc10", background="ambience")
+
+
+def test_a_named_set_of_sounds_has_four_clips_of_each_for_the_tests() -> None:
+    for labels in NAMED_SOUNDS.values():
+        assert min(Counter(clip.label for clip in starter_sounds(labels)).values()) >= 4
+        assert len({clip.label for clip in starter_sounds(labels)}) == len(labels)
+
+
+def test_sounds_of_ones_own_can_be_chosen_too(own_clips: Path) -> None:
+    (own_clips / "middle").mkdir()
+    soundfile.write(own_clips / "middle" / "a.wav", np.full(8000, 0.1), RATE_HZ)
+    assert [label.name for label in needle(events=own_clips, sounds="middle,low").labels] == ["middle", "low"]
+
+
+@pytest.mark.parametrize(
+    ("sounds", "told"),
+    [
+        ("dog,unicorn", "no clips of 'unicorn'; there are airplane, .*, and the sets esc10"),
+        ("dog,", "no clips of ''"),
+        ("dog", "two or more"),
+        ("dog,dog", "two or more"),
+    ],
+)
+def test_sounds_that_cannot_be_hidden_are_refused(sounds: str, told: str) -> None:
+    with pytest.raises(OptionError, match=told):
+        needle(sounds=sounds)
 
 
 # --- DASS's protocol -------------------------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ class Small:
     def describe(self):
         return ModelDescription("small", "", "", {}, 16_000, None, "full", None, {}, {}, "small")
 
-    def start_training(self, n_teacher_scores, device):
+    def start_training(self, teacher_prior, device):
         import torch
         self.net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(0.5), torch.nn.Linear(8, 1))
         return self.net
@@ -219,7 +219,7 @@ class _TwoParts:
     def __init__(self, mouths: int = 1) -> None:
         self.mouths = mouths
 
-    def start_training(self, n_teacher_scores: int, device: str) -> Any:
+    def start_training(self, teacher_prior: object, device: str) -> Any:
         import torch
 
         parts = {"ear": torch.nn.Linear(2, 2), "drop": torch.nn.Dropout(0.5), "mouth": torch.nn.Linear(2, self.mouths)}
@@ -239,7 +239,7 @@ def _two_rounds(folder: Path, model: Any, first_round: Path | None = None) -> Tr
 
     config = replace(CONFIG, second_share=0.5, second_rate=0.1, learning_rate=0.1, teacher_weight=1.0)
     folder.mkdir()
-    trainer = Trainer(model, lambda step: [step] if step >= config.first_round else [], config, folder, 0)  # type: ignore[list-item]
+    trainer = Trainer(model, lambda step: [step] if step >= config.first_round else [], config, folder, None)  # type: ignore[list-item]
     if first_round is not None:
         trainer.skip_first_round(first_round)
     return trainer
@@ -328,7 +328,7 @@ def _pooled(folder: Path, model: Any) -> Trainer:
         return [TrainingExample(np.full(4, n, np.float32), str(n), (("", 1.0),)) for n in numbers]
 
     folder.mkdir()
-    return Trainer(model, batches, config, folder, 0)
+    return Trainer(model, batches, config, folder, None)
 
 
 def test_the_frozen_encoder_hears_each_example_of_the_pool_once(tmp_path: Path) -> None:
@@ -366,7 +366,7 @@ def _interrupted_in_its_second_round(folder: Path) -> Trainer:
 def _resumed(folder: Path, trainer: Trainer) -> _Pooled:
     """What a model is shown that goes on in the folder of another's training."""
     again = _Pooled()
-    resumed = Trainer(again, trainer.batches, trainer.config, folder, 0)  # type: ignore[arg-type]
+    resumed = Trainer(again, trainer.batches, trainer.config, folder, None)  # type: ignore[arg-type]
     resumed.resume()
     resumed.run(lambda line: None)
     return again
@@ -447,7 +447,7 @@ def _continuing(folder: Path, kept: Sequence[str], prefix: str, model: Any) -> T
     config = replace(CONFIG, second_share=1.0, second_freezes=True, second_rate=0.1)
     if isinstance(model, _Pooled):
         config = replace(config, second_pool=4)
-    trainer = Trainer(model, lambda step: [step], config, folder, 0)  # type: ignore[list-item]
+    trainer = Trainer(model, lambda step: [step], config, folder, None)  # type: ignore[list-item]
     state = trainer.network.state_dict()
     save_file({name: state[name] for name in state if name.split(".")[0] in kept}, folder / "start.safetensors")
     trainer.skip_first_round(folder / "start.safetensors", prefix)
@@ -503,14 +503,14 @@ def test_a_loss_that_is_not_finite_stops_training_and_names_the_step(tmp_path: P
     import torch
 
     class Broken:
-        def start_training(self, n_teacher_scores: int, device: str) -> torch.nn.Module:
+        def start_training(self, teacher_prior: object, device: str) -> torch.nn.Module:
             self.net = torch.nn.Linear(1, 1)
             return self.net
 
         def losses(self, examples: object) -> Mapping[str, torch.Tensor]:
             return {"text": self.net(torch.tensor([[float("nan")]])).sum()}
 
-    trainer = Trainer(Broken(), lambda step: [], CONFIG, tmp_path, 0)  # type: ignore[arg-type]
+    trainer = Trainer(Broken(), lambda step: [], CONFIG, tmp_path, None)  # type: ignore[arg-type]
     with pytest.raises(RecordError, match="nan at step 0"):
         trainer.run(lambda line: None)
 
@@ -519,14 +519,14 @@ def test_a_gradient_that_is_not_finite_never_reaches_the_weights(tmp_path: Path)
     import torch
 
     class Steep:
-        def start_training(self, n_teacher_scores: int, device: str) -> torch.nn.Module:
+        def start_training(self, teacher_prior: object, device: str) -> torch.nn.Module:
             self.net = torch.nn.Linear(1, 1)
             return self.net
 
         def losses(self, examples: object) -> Mapping[str, torch.Tensor]:
             return {"text": (self.net(torch.zeros(1, 1)) * 0).sqrt().sum()}
 
-    trainer = Trainer(Steep(), lambda step: [], CONFIG, tmp_path, 0)  # type: ignore[arg-type]
+    trainer = Trainer(Steep(), lambda step: [], CONFIG, tmp_path, None)  # type: ignore[arg-type]
     with pytest.raises(RecordError, match="gradient's norm is nan at step 0"):
         trainer.run(lambda line: None)
     assert all(bool(p.isfinite().all()) for p in trainer.network.parameters())

@@ -69,7 +69,7 @@ class ScenesRecipe:
         recordings = tiny.load_recordings(clips.items)
         return Prepared(
             batches=SceneStream(tiny.ExampleStream(recordings, [], clips.task, None, config), config),
-            n_teacher_scores=0,
+            teacher_prior=None,
             task=clips.task,
             held_out=clips.held_out,
             trained_on=clips.trained_on,

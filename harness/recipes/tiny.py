@@ -9,8 +9,9 @@ Two rounds, after the papers' order (an encoder trained to tag, then a language 
 
     1  hearing    the encoder learns what the teacher hears, every half second, in mixtures of one to three clips at
                   other speeds, tilts, places and loudness. A head on the encoder's output says it, in scores and in
-                  log-odds, and is thrown away in the end (distillation, as DASS was trained: arXiv 2407.04082).
-                  No label is used, so two models with one encoder learn the same; `hearing_from` spares the second.
+                  log-odds, begins at the teacher's mean log-odds, and is thrown away in the end (distillation, as
+                  DASS was trained: arXiv 2407.04082). No label is used, so two models with one encoder learn the
+                  same; `hearing_from` spares the second.
     2  answering  the connector and the language model learn the answers from the encoder as it is (LTU's first stage,
                   arXiv 2305.10790, freezes it too). It hears a pool of examples once; they are drawn again and again.
                   Half of the clips are nearly as recorded; half are changed more and mixed, and a mixture's answer is
@@ -35,7 +36,7 @@ import numpy.typing as npt
 
 from harness import registry
 from harness.audio import FileSource
-from harness.contracts import AudioItem, Label, OptionValue, Tagger, Task, TrainingExample
+from harness.contracts import TEACHER_FLOOR, AudioItem, Label, OptionValue, Tagger, Task, TrainingExample
 from harness.datasets import find_items, item_set_hash
 from harness.errors import MissingDataError, OptionError, PluginError
 from harness.hashing import file_sha256
@@ -53,6 +54,8 @@ TRAINING_FOLDS = frozenset({1, 2, 3, 4})
 SOUNDS = Path(__file__).with_name("sounds")
 # How often a sound without a name is drawn in the hearing round: as the first of a mixture, as another.
 NAMELESS_FIRST, NAMELESS_OTHER = 0.1, 0.25
+# How many of the first batches tell what the teacher says on average.
+PRIOR_BATCHES = 8
 # Versions of the recipe whose first round is the same.
 SAME_HEARING = frozenset({2, 3})
 CAPTIONS_FILE = Path(__file__).with_name("tiny_captions.csv")
@@ -182,7 +185,7 @@ class TinyRecipe:
     teacher: str | None
     hearing_from: Path | None = None
     name: str = "tiny"
-    version: int = 3
+    version: int = 4
     defaults: TrainConfig = DEFAULTS
 
     def prepare(self, config: TrainConfig, data_root: Path | None) -> Prepared:
@@ -212,9 +215,10 @@ class TinyRecipe:
             check_same_first_round(found, {**about, **first_round_of(config)})
             if found["seed"] != config.seed:
                 about["hearing_seed"] = found["seed"]
+        stream = ExampleStream(load_recordings(items), nameless, task, teacher, config)
         return Prepared(
-            batches=ExampleStream(load_recordings(items), nameless, task, teacher, config),
-            n_teacher_scores=teacher.n_classes if teacher else 0,
+            batches=stream,
+            teacher_prior=stream.teacher_prior(),
             task=task,
             held_out=clips.held_out,
             trained_on=clips.trained_on,
@@ -355,6 +359,15 @@ class ExampleStream:
             )
             for draft, row, random in zip(drafts, scores, randoms, strict=True)
         ]
+
+    def teacher_prior(self) -> npt.NDArray[np.float32] | None:
+        """The mean log-odds that a teacher gives each class in the first batches, shape (n_teacher,)."""
+        if self.teacher is None or not self.config.first_round:
+            return None
+        examples = [example for step in range(min(PRIOR_BATCHES, self.config.first_round)) for example in self(step)]
+        heard = [example.teacher_scores for example in examples if example.teacher_scores is not None]
+        scores = np.clip(np.stack(heard).astype(np.float64), TEACHER_FLOOR, 1.0 - TEACHER_FLOOR)
+        return np.asarray(np.log(scores / (1.0 - scores)).mean(axis=(0, 1)), dtype=np.float32)
 
     def _hearing(self, random: augment.Generator) -> Draft:
         """One to three clips at once, changed up to half an octave and more, and no question."""

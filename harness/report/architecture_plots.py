@@ -46,7 +46,7 @@ def _line(outcome: Outcome) -> dict[str, Any]:
         low, high = effect.interval.low, effect.interval.high
         seeds = [100 * value for value in effect.by_seed]
         drawn[effect.name] = {"mean": 100 * effect.value, "low": 100 * low, "high": 100 * high, "seeds": seeds}
-    return {"title": outcome.question.title, "effects": drawn}
+    return {"title": outcome.part.title, "effects": drawn}
 
 
 def _draw(figure: Any, data: Mapping[str, Any]) -> None:

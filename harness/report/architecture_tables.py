@@ -93,10 +93,10 @@ def _weights(found: TwoByTwo) -> dict[str, set[str]]:
 
 
 def _notes(found: TwoByTwo) -> list[str]:
-    metrics = sorted({outcome.question.column.metric for outcome in found.outcomes})
+    metrics = sorted({outcome.part.column.metric for outcome in found.outcomes})
     lower = [METRIC_NAMES.get(metric, metric) for metric in metrics if is_better_low(metric)]
     reasons = {
-        f"No interval of {outcome.question.title}: {outcome.no_interval.rstrip('.')}."
+        f"No interval of {outcome.part.title}: {outcome.no_interval.rstrip('.')}."
         for outcome in found.outcomes
         if outcome.no_interval
     }
@@ -138,8 +138,9 @@ def _cost_notes(measured: Sequence[_Measured]) -> list[str]:
     return [
         f"Costs: {conditions}; one measurement, whatever the seed, without intervals. GFLOPs by formula. Peak: most "
         f"that the allocator held, weights included, in 10^6 bytes. {NOISY}: the interval of a time is wider than "
-        "asked. Effects of costs are ratios: geometric means over the other part, and under 1x is cheaper with DASS, "
-        "with Mamba; interaction: Mamba's ratio with DASS over its ratio with AST."
+        "asked, or there are too few samples for one. Effects of costs are ratios: geometric means over the other "
+        "part, and under 1x is cheaper with DASS, with Mamba; interaction: Mamba's ratio with DASS over its ratio "
+        "with AST."
     ]
 
 
@@ -148,10 +149,10 @@ def _cost_notes(measured: Sequence[_Measured]) -> list[str]:
 
 def _score_row(outcome: Outcome) -> tuple[str, ...]:
     floors = [outcome.beside[name].value for name in FLOORS if name in outcome.beside]
-    better = min if is_better_low(outcome.question.column.metric) else max
+    better = min if is_better_low(outcome.part.column.metric) else max
     yardstick = outcome.beside.get(YARDSTICK)
     return (
-        outcome.question.title,
+        outcome.part.title,
         str(len(outcome.seeds)),
         *(_estimate_text(cell, "") for cell in outcome.cells),
         _percent(better(floors)) if floors else DASH,
@@ -222,9 +223,9 @@ def _long_rows(found: TwoByTwo, measured: Iterable[_Measured]) -> Iterable[tuple
     """One line a seed and estimate, one for the mean with its interval, and one a cost and ratio; all unrounded."""
     yield _LONG_HEADER
     for outcome in found.outcomes:
-        question, column = outcome.question, outcome.question.column
-        length = "" if question.length_s is None else question.length_s
-        start = (question.title, column.task, column.options, column.metric, column.scorer, length, outcome.n_items)
+        part, column = outcome.part, outcome.part.column
+        length = "" if part.length_s is None else part.length_s
+        start = (part.title, column.task, column.options, column.metric, column.scorer, length, outcome.n_items)
         for estimate in (*outcome.cells, *outcome.effects):
             for seed, value in zip(outcome.seeds, estimate.by_seed, strict=True):
                 yield (*start, estimate.name, seed, value, "", "")

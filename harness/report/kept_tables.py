@@ -176,6 +176,10 @@ def comparisons(kept: Sequence[KeptComparison]) -> ReportTable:
         notes=(
             "Difference: second minus first, in points of a percent, with its 95 % interval by a paired bootstrap. "
             "Accuracy is tested by McNemar's exact test, other metrics by the bootstrap; p adjusted over tasks (Holm).",
+            "McNemar's test takes items for independent and the interval does not: where several items come of one "
+            "recording, p is too small, and the interval counts. tied: not told apart at 0.05, which does not mean "
+            "equal.",
+            "One set of weights of each model: nothing here is of how trainings differ.",
             *([older] if n_older else []),
             *dict.fromkeys(remark for each, own in shown if own for remark in each.record.remarks),
         ),
@@ -238,11 +242,20 @@ def audio_gains(results: Results) -> ReportTable:
         rows=tuple(rows),
         sources=tuple(map(controls_source, kept.values())),
         notes=(
-            "Audio gain: the real clips less the best control, in points of a percent, with a paired 95 % interval.",
+            "Audio gain: the real clips less the best control, in points of a percent, with a paired 95 % interval. "
+            "The last second silenced is no control.",
             "Last second: percent of answers that change when the last second of the clip is silenced.",
-            *dict.fromkeys(note for each in kept.values() for note in each.record.notes),
+            *dict.fromkeys(text for (_, task), each in kept.items() for text in _shorter_text(task, each)),
+            *dict.fromkeys(f"{note.rstrip('.')}." for each in kept.values() for note in each.record.notes),
         ),
     )
+
+
+def _shorter_text(task: str, kept: KeptControls) -> list[str]:
+    found = kept.record.sensitivity
+    if found is None or not found.n_shorter_than_a_second:
+        return []
+    return [f"Of {task}, {found.n_shorter_than_a_second} of {found.n_items} clips last under a second: silenced whole."]
 
 
 def _sensitivity_text(found: SensitivityRow | None) -> str:

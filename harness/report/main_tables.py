@@ -67,13 +67,14 @@ def _table(grid: Grid, costs: CostsAt, seed_notes: Sequence[str]) -> ReportTable
     return ReportTable(
         name=file_name("main", grid.setting.origin),
         title=f"Scores in percent with 95 % intervals, and the cost of answering {length} of audio",
-        header=("model", *grid.titles, *units),
+        header=("model", *(f"{title}, {grid.setting.origin}" for title in grid.titles), *units),
         rows=tuple(rows),
         sources=tuple(sources),
         notes=(
             f"Labels by {SCORER}; {grid.setting.origin} data. Failed, unparsed and truncated items count as wrong.",
             f"Costs: {costs.conditions}; {costs.kept.record.environment.cpu}. GFLOPs by formula. Peak: most that the "
-            f"allocator held, weights included, in 10^6 bytes. {NOISY}: the interval of the time is wider than asked.",
+            f"allocator held, weights included, in 10^6 bytes. {NOISY}: the interval of the time is wider than asked, "
+            "or there are too few samples for one.",
             *seed_notes,
         ),
     )

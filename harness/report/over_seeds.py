@@ -9,6 +9,7 @@ of few seeds too small, by a third of its square with three (Rao and Wu 1988, JA
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from harness.contracts import Scored
 from harness.errors import HarnessError, MetricUnavailable
 from harness.measuring import BoundMetric
+from harness.records import Prediction, ScoreRow
 from harness.registry import create
 from harness.report.accuracy import run_source
 from harness.report.columns import Column, Entry, Grid, grids
@@ -24,7 +26,7 @@ from harness.report.rendering import DASH, ReportTable, file_name
 from harness.report.weights import Trained, first_rounds_text, plain_name, trained_weights
 from harness.results_frame import model_order
 from harness.scores import decided_items, make_scorer, run_facts
-from harness.scoring import VERBATIM, gives_scores
+from harness.scoring import SAME_MEAN, VERBATIM, gives_scores
 from harness.statistics import Interval, Resampled, percentile_interval, resampled_values
 from harness.tables import no_width_lines
 
@@ -188,13 +190,17 @@ def _interval(row: Seeds) -> Interval | str:
 def resampled_score(entry: Entry, column: Column, length_s: float | None = None) -> tuple[Resampled, list[str]]:
     """A score as a function of the items' multiplicities, and the items' clusters in the same order for all models.
 
+    It is computed anew from the answers, or where `report` does not do that from the items' recorded values.
+
     Args:
         entry, column: the score, and the column that it stands in.
         length_s: only of the items whose audio is so long; of all where it is None.
 
     Raises:
-        HarnessError: it cannot be made anew here; the message says why.
+        HarnessError: neither can be done; the message says why.
     """
+    if column.scorer == VERBATIM and entry.score.item_values is not None:
+        return _recorded(entry.score, _asked(entry, length_s))
     if reason := why_not_anew(column):
         raise MetricUnavailable(reason)
     metric, items = scored_items(entry, length_s)
@@ -206,7 +212,7 @@ def resampled_score(entry: Entry, column: Column, length_s: float | None = None)
 def why_not_anew(column: Column) -> str:
     """Why `report` does not score the answers of a column again; nothing where it does."""
     if column.scorer == VERBATIM:
-        return "`report` scores no captions or transcripts anew"
+        return "`report` scores no captions or transcripts anew, and not all runs hold the values of their items"
     if column.scorer not in LIGHT_SCORERS:
         known = " and ".join(LIGHT_SCORERS)
         return f"scorers other than {known} need a model or a service, which `report` never asks"
@@ -224,12 +230,33 @@ def scored_items(entry: Entry, length_s: float | None = None) -> tuple[BoundMetr
     """
     record = entry.run.record
     facts = run_facts(record)
-    asked = [p for p in entry.run.predictions if length_s is None or p.metadata.get("length_s") == length_s]
-    scorer, scored = decided_items(asked, record.task.labels, entry.score.scorer, facts)
+    scorer, scored = decided_items(_asked(entry, length_s), record.task.labels, entry.score.scorer, facts)
     function = create("metrics", entry.score.metric).value
     labels = tuple(label.name for label in record.task.labels)
     metric = BoundMetric(entry.score.metric, labels, function, gives_scores(scorer), facts.n_trials)
     return metric, sorted(scored, key=lambda item: item.item_id)
+
+
+def _asked(entry: Entry, length_s: float | None) -> list[Prediction]:
+    """The items of one length, or all, in whichever order they were asked."""
+    return [p for p in entry.run.predictions if length_s is None or p.metadata.get("length_s") == length_s]
+
+
+def _recorded(score: ScoreRow, asked: Sequence[Prediction]) -> tuple[Resampled, list[str]]:
+    import numpy as np
+
+    values = score.item_values or {}
+    items = sorted(asked, key=lambda item: item.item_id)
+    if not {item.item_id for item in items} <= values.keys():
+        raise MetricUnavailable("the recorded values are not those of its items")
+    if score.value is None or not math.isclose(sum(values.values()) / len(values), score.value, abs_tol=SAME_MEAN):
+        raise MetricUnavailable("the recorded values of its items do not average to it")
+    values_N = np.array([values[item.item_id] for item in items])
+
+    def mean(counts_NR: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
+        return np.asarray(values_N @ counts_NR / counts_NR.sum(axis=0), dtype=np.float64)
+
+    return mean, [item.cluster for item in items]
 
 
 def over_seeds(

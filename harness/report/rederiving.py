@@ -14,7 +14,7 @@ from harness.records import ControlsRecord, LabelRow, Prediction, RunRecord, Sco
 from harness.report.differing import differing
 from harness.report.loading import KeptControls, KeptFrontier, KeptScaling, KeptStreaming, Results
 from harness.report.rederiving_pairs import ASKS_A_SERVICE, comparison_differences, gain_differences
-from harness.scores import RunFacts, compute_scores, make_scorer, run_facts
+from harness.scores import RunFacts, compute_scores, make_scorer, run_facts, told_as
 from harness.timing import Spread
 
 _SPREADS = {"total": "total_s", "first_token": "first_token_s", "per_token": "per_token_s"}
@@ -100,7 +100,7 @@ def _anew(
     if new.unavailable is not None and old.unavailable is None:
         return new.unavailable
     # What was not available then need not be so now.
-    return old if old.unavailable is not None else new
+    return old if old.unavailable is not None else told_as(old, new)
 
 
 def _controls(kept: KeptControls) -> tuple[list[str], list[str], int]:

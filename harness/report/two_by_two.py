@@ -51,7 +51,7 @@ EFFECTS = (
 
 
 @dataclass(frozen=True)
-class Question:
+class ColumnPart:
     """A column, or its items of one length of audio; `title` is what its row is called."""
 
     column: Column
@@ -83,12 +83,13 @@ class Beside:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One question: an estimate for each of CELLS and of EFFECTS, over the same seeds, and why there are no intervals.
+    """One part of a column: an estimate for each of CELLS and of EFFECTS, over the same seeds.
 
-    `beside` holds every other model that was asked the same; `entries` the four models' runs.
+    `no_interval` says why there are no intervals, where there are none. `beside` holds every other model that was asked
+    the same; `entries` the four models' runs.
     """
 
-    question: Question
+    part: ColumnPart
     n_items: int
     seeds: tuple[int, ...]
     cells: tuple[Estimate, ...]
@@ -131,8 +132,8 @@ def two_by_twos(all_grids: Iterable[Grid], trained: Mapping[str, Trained]) -> li
         for (alike, column), cells in _whole_cells(rows, grid.scorer, trained).items():
             seeds = sorted(set.intersection(*(set(cells[cell].entries) for cell in CELLS)))
             # Captions stand in the grids of every origin.
-            if seeds and all(column != known.question.column for known in outcomes.get(alike, [])):
-                made = [_outcome(question, cells, seeds, grid) for question in _questions(grid, column, cells)]
+            if seeds and all(column != known.part.column for known in outcomes.get(alike, [])):
+                made = [_outcome(part, cells, seeds, grid) for part in _parts(grid, column, cells)]
                 outcomes.setdefault(alike, []).extend(made)
                 remarks.setdefault(alike, []).extend(of_grid)
     return [_two_by_two(alike, outcomes, remarks[alike]) for alike in outcomes]
@@ -188,10 +189,10 @@ def _cell(row: Seeds) -> str:
     return row.model.partition(":")[0]
 
 
-def _questions(grid: Grid, column: Column, cells: Mapping[str, Seeds]) -> list[Question]:
+def _parts(grid: Grid, column: Column, cells: Mapping[str, Seeds]) -> list[ColumnPart]:
     """The column, and each length of audio where its items were put at a place in audio of several lengths."""
     title = dict(zip(grid.columns, grid.titles, strict=True))[column]
-    whole = Question(column, f"{title}, {grid.setting.origin}")
+    whole = ColumnPart(column, f"{title}, {grid.setting.origin}")
     if why_not_anew(column):
         return [whole]
     asked = next(iter(cells[CELLS[0]].entries.values())).run.predictions
@@ -199,43 +200,43 @@ def _questions(grid: Grid, column: Column, cells: Mapping[str, Seeds]) -> list[Q
     lengths = sorted(float(length) for length in placed if isinstance(length, (int, float)))
     is_only = [other.task for other in grid.columns].count(column.task) == 1
     start = column.task if is_only else title
-    split = [Question(column, f"{start} at {length:g} s, {grid.setting.origin}", length) for length in lengths]
+    split = [ColumnPart(column, f"{start} at {length:g} s, {grid.setting.origin}", length) for length in lengths]
     return [whole, *(split if len(split) > 1 else [])]
 
 
-def _outcome(question: Question, cells: Mapping[str, Seeds], seeds: Sequence[int], grid: Grid) -> Outcome:
+def _outcome(part: ColumnPart, cells: Mapping[str, Seeds], seeds: Sequence[int], grid: Grid) -> Outcome:
     entries = [[cells[cell].entries[seed] for seed in seeds] for cell in CELLS]
-    values = [tuple(_value(entry, question) for entry in row) for row in entries]
+    values = [tuple(_value(entry, part) for entry in row) for row in entries]
     contrasts = [tuple(_contrast(effect, of_seed) for of_seed in zip(*values, strict=True)) for effect in EFFECTS]
     try:
-        of_cells, of_effects, n_items = _intervals(question, entries)
+        of_cells, of_effects, n_items = _intervals(part, entries)
         why_not = ""
     except HarnessError as error:
-        of_cells, of_effects, n_items = [None] * len(CELLS), [None] * len(EFFECTS), question.column.n_items
+        of_cells, of_effects, n_items = [None] * len(CELLS), [None] * len(EFFECTS), part.column.n_items
         why_not = str(error)
     return Outcome(
-        question=question,
+        part=part,
         n_items=n_items,
         seeds=tuple(seeds),
         cells=tuple(map(Estimate, CELLS, values, of_cells)),
         effects=tuple(map(Estimate, [effect.name for effect in EFFECTS], contrasts, of_effects)),
         no_interval=why_not,
-        beside=_beside(question, grid),
+        beside=_beside(part, grid),
         entries=tuple(entry for row in entries for entry in row),
     )
 
 
 def _intervals(
-    question: Question, entries: Sequence[Sequence[Entry]]
+    part: ColumnPart, entries: Sequence[Sequence[Entry]]
 ) -> tuple[Sequence[Interval | None], Sequence[Interval | None], int]:
     """Of each of CELLS, of each of EFFECTS, and over how many items.
 
     Raises:
-        HarnessError: the scores cannot be made anew here; the message says why.
+        HarnessError: the scores cannot be resampled here; the message says why.
     """
     import numpy as np
 
-    drawn = [[resampled_score(entry, question.column, question.length_s) for entry in row] for row in entries]
+    drawn = [[resampled_score(entry, part.column, part.length_s) for entry in row] for row in entries]
     clusters = drawn[0][0][1]
     means_MR = means_of_drawn_seeds([[statistic for statistic, _ in row] for row in drawn], clusters)
     effects_ER = np.asarray([effect.weights for effect in EFFECTS]) @ means_MR
@@ -247,11 +248,11 @@ def _interval(results: npt.NDArray[np.float64], clusters: Sequence[str]) -> Inte
     return percentile_interval(results, clusters, CONFIDENCE, seed=0)
 
 
-def _value(entry: Entry, question: Question) -> float:
-    if question.length_s is None:
+def _value(entry: Entry, part: ColumnPart) -> float:
+    if part.length_s is None:
         assert entry.score.value is not None, "what has no value is no row"
         return entry.score.value
-    metric, items = scored_items(entry, question.length_s)
+    metric, items = scored_items(entry, part.length_s)
     return metric.value(items)
 
 
@@ -259,11 +260,11 @@ def _contrast(effect: Effect, values: Sequence[float]) -> float:
     return sum(weight * value for weight, value in zip(effect.weights, values, strict=True))
 
 
-def _beside(question: Question, grid: Grid) -> dict[str, Beside]:
+def _beside(part: ColumnPart, grid: Grid) -> dict[str, Beside]:
     """Every other model that has a value in the column."""
-    others = {row: grid.cells.get((row, question.column)) for row in grid.rows if row.partition(":")[0] not in CELLS}
+    others = {row: grid.cells.get((row, part.column)) for row in grid.rows if row.partition(":")[0] not in CELLS}
     return {
-        row: Beside(_value(entry, question), entry)
+        row: Beside(_value(entry, part), entry)
         for row, entry in others.items()
         if entry is not None and entry.score.value is not None
     }
