@@ -85,7 +85,7 @@ def test_the_training_loss_is_the_weighted_log_likelihood_of_the_answers(adapter
 
 def test_a_teacher_is_learned_from_at_its_own_moments(adapter: LalmAdapter) -> None:
     fresh: Any = MODELS[adapter.name]()
-    fresh.start_training(np.zeros(3, dtype=np.float32), "cpu")
+    fresh.start_training(np.full(3, -6.0, dtype=np.float32), "cpu")
     scores = np.full((10, 3), 0.5, dtype=np.float16)
     with torch.autocast("cpu", torch.bfloat16):
         losses = fresh.losses([TrainingExample(_clip(5.12).samples, "?", (("dog", 1.0),), scores)])

@@ -179,7 +179,7 @@ def test_the_main_table_sets_the_score_beside_the_cost_of_a_minute(tmp_path: Pat
     write_scaling(tmp_path, more=[point("ssalm", 60.0, 0.5, 3 * 10**9)])
     (table,) = main_tables(load_all(tmp_path))
     row = _by_column(table)
-    assert (table.name, row["esc50 acc. (n 12)"].split()[0]) == ("main-starter", "75.0")
+    assert (table.name, row["esc50 acc. (n 12), starter"].split()[0]) == ("main-starter", "75.0")
     assert (row["GFLOPs, 60 s"], row["time, 60 s"], row["peak MB, 60 s"]) == ("3", "500 ms", "0.5")
     assert _by_column(table, 1)["GFLOPs, 60 s"] == "-"
 

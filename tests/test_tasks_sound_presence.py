@@ -70,7 +70,7 @@ def test_yes_and_no_are_read_from_an_answer(said: str, label: str | None) -> Non
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"sound": "unicorn"}, "no clips of 'unicorn'; there are dog, rooster"),
+        ({"sound": "unicorn"}, "'unicorn' is none of the sounds, which are dog, rooster"),
         ({"lengths": "2.9"}, "has no room; lengths from 3 s do"),
         ({"background": "mean_level"}, "neither a file nor one of silence, white, babble, ambience"),
     ],
