@@ -243,11 +243,10 @@ def _origin_text(runs: Sequence[KeptRun]) -> str:
     )
     models = {model_text(record) for record in records}
     options = "".join(f" -t {key}={value}" for key, value in sorted(records[0].task.options_changed.items()))
-    scorers = {",".join(dict.fromkeys(row.scorer for row in record.scores)) for record in records}
-    asked = f" --scorer {max(scorers, key=len)}" if scorers else ""
+    scorers = ",".join(dict.fromkeys(row.scorer for record in records for row in record.scores))
     return (
         f"Made by `python -m harness run --model {models.pop() if len(models) == 1 else 'MODEL'} "
-        f"--task {records[0].task.name}{options}{asked}`, at commit {', '.join(commits)} "
+        f"--task {records[0].task.name}{options} --scorer {scorers}`, at commit {', '.join(commits)} "
         f"on {'; '.join(machines)}. Records: `{REFERENCE.as_posix()}/runs`."
     )
 

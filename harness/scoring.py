@@ -7,7 +7,8 @@ in `value`; `answered_only` leaves out the failed ones and stands beside it, nev
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+import statistics
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.contracts import Decision, Label, Metric, ScorableAnswer, Scored, Scorer
@@ -26,7 +27,7 @@ FAILED = "(failed)"
 VERBATIM = "verbatim"
 """Stands for the scorer where nothing is turned into a label: captions and transcripts are judged as they are."""
 # By which two means of the same values may differ.
-SAME_MEAN = 1e-9
+_SAME_MEAN = 1e-9
 
 _BETTER_LOW = frozenset({"wer"})
 # Metrics that are a mean of one number in [0, 1] an item: where all items are alike, their interval is exact.
@@ -205,10 +206,14 @@ def _item_values(bound: BoundMetric, scored: Sequence[Scored], value: float | No
         values = bound.per_item(scored)
     except MetricUnavailable:
         return None
-    # A value that is no number makes the mean none, which is not close to anything.
-    if values is None or not math.isclose(float(values.mean()), value, rel_tol=0.0, abs_tol=SAME_MEAN):
+    if values is None or not is_mean_of(value, values):
         return None
     return {item.item_id: float(one) for item, one in zip(scored, values, strict=True)}
+
+
+def is_mean_of(value: float, values: Iterable[float]) -> bool:
+    """Whether a score is the mean of its items' values; never where one of them is no number."""
+    return math.isclose(statistics.fmean(values), value, rel_tol=0.0, abs_tol=_SAME_MEAN)
 
 
 def asked_labels(labels: Sequence[Label]) -> tuple[str, ...]:

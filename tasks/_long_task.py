@@ -276,13 +276,14 @@ def _find_nothing(folder: Path) -> None:
 def _labels(task: str, events: Path | None, sounds: str | None) -> tuple[str, ...]:
     from tasks._clips import folder_labels, starter_labels
 
+    own = () if events is None else folder_labels(events)
     if sounds is None:
-        return LABELS if events is None else folder_labels(events)
-    known = starter_labels() if events is None else folder_labels(events)
+        return own or LABELS
+    known = own or starter_labels()
     wanted = NAMED_SOUNDS.get(sounds, tuple(word.strip() for word in sounds.split(",")))
     for label in wanted:
         if label not in known:
-            sets = "" if events is not None else f", and the sets {', '.join(NAMED_SOUNDS)}"
+            sets = "" if own else f", and the sets {', '.join(NAMED_SOUNDS)}"
             raise OptionError(f"{task}: sounds: there are no clips of '{label}'; there are {', '.join(known)}{sets}.")
     if len(set(wanted)) < len(wanted) or len(wanted) < 2:
         raise OptionError(f"{task}: sounds '{sounds}' must be two or more different ones.")

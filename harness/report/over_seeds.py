@@ -9,7 +9,6 @@ of few seeds too small, by a third of its square with three (Rao and Wu 1988, JA
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,7 +25,7 @@ from harness.report.rendering import DASH, ReportTable, file_name
 from harness.report.weights import Trained, first_rounds_text, plain_name, trained_weights
 from harness.results_frame import model_order
 from harness.scores import decided_items, make_scorer, run_facts
-from harness.scoring import SAME_MEAN, VERBATIM, gives_scores
+from harness.scoring import VERBATIM, gives_scores, is_mean_of
 from harness.statistics import Interval, Resampled, percentile_interval, resampled_values
 from harness.tables import no_width_lines
 
@@ -249,7 +248,7 @@ def _recorded(score: ScoreRow, asked: Sequence[Prediction]) -> tuple[Resampled, 
     items = sorted(asked, key=lambda item: item.item_id)
     if not {item.item_id for item in items} <= values.keys():
         raise MetricUnavailable("the recorded values are not those of its items")
-    if score.value is None or not math.isclose(sum(values.values()) / len(values), score.value, abs_tol=SAME_MEAN):
+    if score.value is None or not is_mean_of(score.value, values.values()):
         raise MetricUnavailable("the recorded values of its items do not average to it")
     values_N = np.array([values[item.item_id] for item in items])
 
