@@ -12,10 +12,12 @@ import pytest
 from harness.compare import ComparisonReport
 from harness.records import load_record, write_record
 from harness.report import rederiving_pairs
+from harness.report.comparison_plots import comparison_figures
 from harness.report.differing import differing
-from harness.report.loading import load_all
+from harness.report.loading import KeptComparison, load_all
 from harness.report.rederiving import rederive
 from harness.report.rendering import ReportTable
+from harness.report.style import write_figure
 from harness.report.writing import make_report
 from tests.report_results import BASE, answers, write_compared, write_controls, write_run, write_streaming
 
@@ -108,10 +110,46 @@ def test_a_comparison_that_was_made_again_stands_there_once(pairs: Path) -> None
 
 
 def test_a_significant_difference_is_drawn_filled(pairs: Path) -> None:
-    (figure,) = [spec for spec in make_report(load_all(pairs)).figures if spec.name == "comparisons"]
-    (panel,) = figure.data["panels"]
-    named, value, *_, is_tied = panel["lines"][0]
-    assert (named.partition(":")[0], value, is_tied) == ("ltu", -75.0, False)
+    (figure,) = comparison_figures(load_all(pairs))
+    (band,) = figure.data["bands"]
+    ((value, _, _, is_tied),) = band["differences"][0]
+    assert (band["pairs"], band["lines"]) == (["ltu:tiny less ssalm:tiny"], ["esc50 (starter), exact"])
+    assert (value, is_tied) == (-75.0, False)
+
+
+def _compared_with(kept: KeptComparison, second: str, *, predictions: str = "") -> KeptComparison:
+    runs = [run.model_copy(update={"second_predictions_sha256": predictions}) for run in kept.record.runs]
+    changed = {"second": second} | ({"runs": runs} if predictions else {})
+    return replace(kept, place=f"{second}{predictions}", record=kept.record.model_copy(update=changed))
+
+
+def test_pairs_stand_beside_each_other_and_a_line_is_empty_where_a_pair_was_not_tested(pairs: Path) -> None:
+    results = load_all(pairs)
+    (kept,) = results.comparisons
+    other = _compared_with(kept, "hybrid:tiny")
+    by_loglik = [row.model_copy(update={"scorer": "loglik"}) for row in other.record.comparisons]
+    other = replace(other, record=other.record.model_copy(update={"comparisons": by_loglik}))
+    (figure,) = comparison_figures(replace(results, comparisons=(kept, other)))
+    (band,) = figure.data["bands"]
+    assert band["lines"] == ["esc50 (starter), exact", "esc50 (starter), loglik"]
+    assert [[entry is None for entry in drawn] for drawn in band["differences"]] == [[False, True], [True, False]]
+
+
+def test_a_pair_tested_on_other_answers_has_a_column_of_its_own(pairs: Path) -> None:
+    results = load_all(pairs)
+    (kept,) = results.comparisons
+    again = _compared_with(kept, "ltu:tiny", predictions="f" * 64)
+    (figure,) = comparison_figures(replace(results, comparisons=(kept, again)))
+    assert figure.data["bands"][0]["pairs"] == ["ltu:tiny less ssalm:tiny", "ltu:tiny less ssalm:tiny (2)"]
+
+
+def test_more_pairs_than_a_page_holds_go_on_below(pairs: Path, tmp_path: Path) -> None:
+    results = load_all(pairs)
+    every = tuple(_compared_with(results.comparisons[0], f"model{n}") for n in range(7))
+    (figure,) = comparison_figures(replace(results, comparisons=every))
+    assert [len(band["pairs"]) for band in figure.data["bands"]] == [5, 2]
+    drawn = write_figure(figure, tmp_path)[0].read_text()
+    assert all(f"model{n}" in drawn for n in range(7))
 
 
 def test_minutes_of_listening_are_a_table_of_spans_and_curves(pairs: Path) -> None:
