@@ -20,7 +20,8 @@ from pydantic import BaseModel, ConfigDict
 
 from harness.contracts import Bench, BenchCase
 from harness.environment import Environment, describe_environment
-from harness.records import canonical_sha256, to_json, write_atomically
+from harness.hashing import canonical_sha256
+from harness.record_files import to_json, write_atomically
 
 LEAST_ROUNDS = 3
 N_RESAMPLES = 1000

@@ -11,19 +11,18 @@ import pytest
 from pydantic import ValidationError
 
 from harness.errors import RecordError
+from harness.hashing import canonical_sha256
+from harness.record_files import cut_torn_line, write_atomically
 from harness.records import (
     PREDICTIONS_FILE,
     Counts,
     Prediction,
     PredictionWriter,
-    canonical_sha256,
     count_outcomes,
-    drop_torn_tail,
     load_predictions,
     load_record,
     load_run,
     schema_texts,
-    write_atomically,
 )
 from harness.schema_files import SCHEMA_FOLDER
 
@@ -71,7 +70,7 @@ def test_dropping_a_torn_tail_keeps_the_whole_lines(folder: Path) -> None:
     path = folder / PREDICTIONS_FILE
     whole = path.read_bytes()
     path.write_bytes(whole + b'{"item_id": "d"')
-    assert (drop_torn_tail(folder), path.read_bytes()) == (15, whole)
+    assert (cut_torn_line(path), path.read_bytes()) == (15, whole)
 
 
 @pytest.mark.parametrize(
