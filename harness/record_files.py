@@ -18,7 +18,10 @@ RowT = TypeVar("RowT", bound=BaseModel)
 
 
 class Row(BaseModel):
-    """Frozen; unknown fields and NaN are refused, so that a record never says less or other than it seems to."""
+    """Base of rows and records. Frozen; unknown fields and NaN are refused, so that none says less than it seems to.
+
+    What is read from a file as a whole, or as a line, has a field `schema_version`, whose default is the known one.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -61,30 +64,34 @@ def append_row(path: Path, row: BaseModel) -> None:
     Raises:
         RecordError: it cannot be written.
     """
+    is_new = not path.exists()
     try:
         with path.open("a", encoding="utf-8") as stream:
             stream.write(to_line(row))
             stream.flush()
             os.fsync(stream.fileno())
+        if is_new:
+            sync_folder(path.parent)
     except OSError as error:
         raise RecordError(f"{path} cannot be written: {error.strerror or error}.") from error
 
 
-def cut_torn_line(path: Path) -> int:
+def cut_torn_line(path: Path) -> None:
     """Cut what a killed process left of a last line, so that the next one begins a line of its own.
 
-    Returns:
-        The number of bytes that were cut; 0 where there is no file.
+    Raises:
+        RecordError: the file cannot be read or written.
     """
-    if not path.exists():
-        return 0
-    content = path.read_bytes()
+    content = read_bytes(path) or b""
     whole = content.rfind(b"\n") + 1
-    if whole < len(content):
+    if whole == len(content):
+        return
+    try:
         with path.open("r+b") as stream:
             stream.truncate(whole)
             os.fsync(stream.fileno())
-    return len(content) - whole
+    except OSError as error:
+        raise RecordError(f"{path} cannot be written: {error.strerror or error}.") from error
 
 
 def sync_folder(folder: Path) -> None:
@@ -148,7 +155,7 @@ def read_bytes(path: Path) -> bytes | None:
 def _parsed(kind: type[RowT], content: bytes, place: str) -> RowT:
     try:
         value = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RecordError(f"{place} is not JSON: {error}.") from error
     version = value.get("schema_version") if isinstance(value, dict) else None
     known = kind.model_fields["schema_version"].default

@@ -113,7 +113,7 @@ def test_a_significant_difference_is_drawn_filled(pairs: Path) -> None:
     (figure,) = comparison_figures(load_all(pairs))
     (band,) = figure.data["bands"]
     ((value, _, _, is_tied),) = band["differences"][0]
-    assert (band["pairs"], band["lines"]) == (["ltu:tiny less ssalm:tiny"], ["esc50 (starter), exact"])
+    assert (band["pairs"], band["lines"]) == ([["ltu:tiny", "ssalm:tiny", 1]], ["esc50 (starter), exact"])
     assert (value, is_tied) == (-75.0, False)
 
 
@@ -135,12 +135,26 @@ def test_pairs_stand_beside_each_other_and_a_line_is_empty_where_a_pair_was_not_
     assert [[entry is None for entry in drawn] for drawn in band["differences"]] == [[False, True], [True, False]]
 
 
-def test_a_pair_tested_on_other_answers_has_a_column_of_its_own(pairs: Path) -> None:
+def test_a_pair_tested_on_other_answers_has_a_column_of_its_own_over_all_metrics(pairs: Path) -> None:
     results = load_all(pairs)
     (kept,) = results.comparisons
     again = _compared_with(kept, "ltu:tiny", predictions="f" * 64)
-    (figure,) = comparison_figures(replace(results, comparisons=(kept, again)))
-    assert figure.data["bands"][0]["pairs"] == ["ltu:tiny less ssalm:tiny", "ltu:tiny less ssalm:tiny (2)"]
+    by_f1 = [row.model_copy(update={"metric": "micro_f1"}) for row in again.record.comparisons]
+    both = again.record.model_copy(update={"comparisons": [*again.record.comparisons, *by_f1]})
+    (figure,) = comparison_figures(replace(results, comparisons=(kept, replace(again, record=both))))
+    pair = ["ltu:tiny", "ssalm:tiny"]
+    assert [band["pairs"] for band in figure.data["bands"]] == [[[*pair, 1], [*pair, 2]], [[*pair, 2]]]
+    assert "tested again, later, on other answers" in figure.notes[0]
+
+
+def test_what_was_tested_of_a_pair_at_another_time_joins_its_column(pairs: Path) -> None:
+    results = load_all(pairs)
+    (kept,) = results.comparisons
+    by_loglik = [row.model_copy(update={"scorer": "loglik"}) for row in kept.record.comparisons]
+    other = replace(kept, place="later", record=kept.record.model_copy(update={"comparisons": by_loglik}))
+    (figure,) = comparison_figures(replace(results, comparisons=(kept, other)))
+    (band,) = figure.data["bands"]
+    assert (len(band["pairs"]), len(band["lines"])) == (1, 2)
 
 
 def test_more_pairs_than_a_page_holds_go_on_below(pairs: Path, tmp_path: Path) -> None:
@@ -150,6 +164,18 @@ def test_more_pairs_than_a_page_holds_go_on_below(pairs: Path, tmp_path: Path) -
     assert [len(band["pairs"]) for band in figure.data["bands"]] == [5, 2]
     drawn = write_figure(figure, tmp_path)[0].read_text()
     assert all(f"model{n}" in drawn for n in range(7))
+    assert len({tuple(band["range"]) for band in figure.data["bands"]}) == 1
+
+
+def test_long_names_of_models_are_broken_to_the_width_of_their_panel(pairs: Path, tmp_path: Path) -> None:
+    results = load_all(pairs)
+    named = [f"ssalm:tiny (20261122T00000{n}Z-ba5c8665)" for n in range(5)]
+    every = [_compared_with(results.comparisons[0], name) for name in named]
+    (figure,) = comparison_figures(
+        replace(results, comparisons=tuple(replace(each, place=f"place{n}") for n, each in enumerate(every)))
+    )
+    drawn = write_figure(figure, tmp_path)[0].read_text()
+    assert "(20261122T00000" in drawn and not any(name in drawn for name in named)
 
 
 def test_minutes_of_listening_are_a_table_of_spans_and_curves(pairs: Path) -> None:

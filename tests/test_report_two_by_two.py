@@ -295,6 +295,7 @@ def test_the_figure_draws_each_effect_of_each_outcome(four: Path) -> None:
     (line,) = figure.data["lines"]
     assert line["effects"]["interaction"]["mean"] == pytest.approx(25.0)
     assert len(line["effects"]["interaction"]["seeds"]) == 3
+    assert "mean over 3 seeds with" in figure.notes[0]
 
 
 def test_the_figure_can_be_drawn(four: Path, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -32,8 +32,9 @@ def _figure(found: TwoByTwo, outcomes: Sequence[Outcome]) -> FigureSpec:
         sources=table_sources(replace(found, outcomes=tuple(outcomes))),
         draw=_draw,
         notes=(
-            f"Labels by {found.scorer}. Black: mean over seeds ({' or '.join(map(str, seeds))}) with a 95 % interval; "
-            "grey: each seed. Interaction: what Mamba changes with DASS less what it changes with AST.",
+            f"Labels by {found.scorer}. Black: mean over {' or '.join(map(str, seeds))} "
+            f"{'seed' if seeds == [1] else 'seeds'} with a 95 % interval; grey: each seed. "
+            "Interaction: what Mamba changes with DASS less what it changes with AST.",
         ),
     )
 
