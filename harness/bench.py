@@ -16,11 +16,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from harness.contracts import Bench, BenchCase
 from harness.environment import Environment, describe_environment
-from harness.records import canonical_sha256, to_json, write_atomically
+from harness.hashing import canonical_sha256
+from harness.record_files import Row, to_json, write_atomically
 
 LEAST_ROUNDS = 3
 N_RESAMPLES = 1000
@@ -29,11 +28,7 @@ CACHED_NUMBERS = 1 << 16
 STREAMED_BYTES = 1 << 27
 
 
-class _Row(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class CaseRow(_Row):
+class CaseRow(Row):
     """One case of a bench.
 
     `seconds` are of each round. `ratio` is how many times as fast as the baseline it was, by the least times;
@@ -56,7 +51,7 @@ class CaseRow(_Row):
     failure: str | None = None
 
 
-class MachineRates(_Row):
+class MachineRates(Row):
     """What one core does at best while the benches run: exponentials of float32 in cache, bytes copied in memory."""
 
     exponentials_per_s: float
@@ -70,7 +65,7 @@ class MachineRates(_Row):
         )
 
 
-class BenchRecord(_Row):
+class BenchRecord(Row):
     """One `bench` command."""
 
     schema_version: Literal[1] = 1

@@ -8,17 +8,9 @@ from pathlib import Path
 
 from harness.compare import LEVEL, ComparisonReport, comparison_table
 from harness.environment import describe_environment
-from harness.records import (
-    RECORD_FILE,
-    ComparedRuns,
-    ComparisonRecord,
-    ComparisonRow,
-    canonical_sha256,
-    load_comparison,
-    load_record,
-    to_json,
-    write_atomically,
-)
+from harness.hashing import canonical_sha256
+from harness.record_files import to_json, write_atomically
+from harness.records import RECORD_FILE, ComparedRuns, ComparisonRecord, ComparisonRow, load_comparison, load_record
 from harness.run_folder import ID_LENGTH, create_run, newest_run, utc_now
 from harness.tables import csv_text, markdown_text
 

@@ -23,11 +23,13 @@ from harness.contracts import AudioClip, AudioItem, Scored
 from harness.control_sources import CONDITIONS, CONTROLS, control_items, nothing_heard
 from harness.environment import describe_environment, peak_rss_bytes
 from harness.errors import MetricUnavailable, RecordError
+from harness.hashing import canonical_sha256
 from harness.hearing import HeardItem
 from harness.measuring import BoundMetric
 from harness.plan import Plan, make_plan
 from harness.progress import say_on_stderr
 from harness.promises import described
+from harness.record_files import cut_torn_line, to_json, write_atomically
 from harness.records import (
     CONTROLS_FILE,
     PREDICTIONS_FILE,
@@ -38,14 +40,10 @@ from harness.records import (
     Prediction,
     ScoreRow,
     SensitivityRow,
-    canonical_sha256,
     count_outcomes,
-    drop_torn_tail,
     load_controls,
     load_predictions,
     predictions_sha256,
-    to_json,
-    write_atomically,
 )
 from harness.registry import create
 from harness.run_folder import ID_LENGTH, create_run, locked, newest_run, utc_now
@@ -148,7 +146,7 @@ class _Work:
     def _answer(self, name: str, items: Sequence[AudioItem]) -> None:
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
-        drop_torn_tail(folder)
+        cut_torn_line(folder / PREDICTIONS_FILE)
         done = load_predictions(folder)
         if [row.item_id for row in done] != [item.item_id for item in items[: len(done)]]:
             raise RecordError(f"{folder / PREDICTIONS_FILE} does not begin with these items in order. Use --fresh.")

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.records import write_atomically
+from harness.record_files import write_atomically
 
 CURVE = "curve.jsonl"
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.contracts import Question, TrainingExample
-from harness.records import write_atomically
+from harness.record_files import write_atomically
 
 if TYPE_CHECKING:
     import numpy as np

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.audio import FileSource
 from harness.errors import AudioError, UsageError
-from harness.records import write_atomically
+from harness.record_files import write_atomically
 
 if TYPE_CHECKING:
     import numpy as np

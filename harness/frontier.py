@@ -35,10 +35,11 @@ from harness.frontier_rows import (
     load_frontier,
     load_probes,
 )
+from harness.hashing import canonical_sha256
 from harness.noise_bursts import PROMPT
-from harness.records import RECORD_FILE, ModelRow, canonical_sha256, to_json, write_atomically
+from harness.record_files import append_row, cut_torn_line, to_json, write_atomically
+from harness.records import RECORD_FILE, ModelRow
 from harness.registry import code_fingerprint
-from harness.row_files import append_row, cut_torn_line
 from harness.run_folder import ID_LENGTH, create_run, locked, newest_run, utc_now
 from harness.streaming_rows import StreamingRecord
 

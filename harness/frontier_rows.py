@@ -11,8 +11,8 @@ from typing import Any, Final, Literal
 from harness.contracts import OptionValue
 from harness.environment import Environment
 from harness.fresh_process import OutcomeKind
+from harness.record_files import Row, read_record, read_rows
 from harness.records import RECORD_FILE, ModelRow
-from harness.row_files import Row, load_record, load_rows
 from harness.schema_files import texts_of, write_texts
 
 SCHEMA_VERSION: Final = 1
@@ -123,7 +123,7 @@ def load_probes(folder: Path) -> list[ProbeRow]:
     Raises:
         RecordError: a line is damaged, or of an unknown version.
     """
-    return load_rows(folder / PROBES_FILE, ProbeRow)
+    return read_rows(folder / PROBES_FILE, ProbeRow)
 
 
 def load_frontier(folder: Path) -> FrontierRecord:
@@ -132,7 +132,7 @@ def load_frontier(folder: Path) -> FrontierRecord:
     Raises:
         RecordError: it is not there, is damaged, or of an unknown version.
     """
-    return load_record(folder / RECORD_FILE, FrontierRecord)
+    return read_record(folder / RECORD_FILE, FrontierRecord)
 
 
 def schema_texts() -> dict[str, str]:

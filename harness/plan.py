@@ -17,12 +17,13 @@ from harness.contracts import AudioItem, ItemSet, ModelAdapter, ModelDescription
 from harness.datasets import audio_identity, find_items, header_seconds, item_set_hash, select_items
 from harness.environment import deciding_versions
 from harness.errors import OptionError, PluginError, UnknownNameError, UsageError
+from harness.hashing import canonical_sha256
 from harness.hearing import BatchItem, partition
 from harness.leakage import find_leakage
 from harness.progress import say_on_stderr
 from harness.promises import described
 from harness.protocols import follow
-from harness.records import LeakageRow, canonical_sha256
+from harness.records import LeakageRow
 from harness.registry import Created, code_fingerprint, create
 from harness.run_folder import ID_LENGTH, task_folder
 from harness.scores import RunFacts, check_metric_fits, check_scorer_fits, make_scorer, n_trials

@@ -6,22 +6,19 @@ Both have a version and a JSON schema in `harness/schema/`; write the schemas an
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal
 
 from pydantic import (
     BaseModel,
-    ConfigDict,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveInt,
-    ValidationError,
     model_validator,
 )
 
@@ -29,6 +26,16 @@ from harness.contracts import DataOrigin, OptionValue
 from harness.environment import Environment
 from harness.errors import RecordError
 from harness.length_policies import is_named_cut
+from harness.record_files import (
+    Row,
+    find_record,
+    read_bytes,
+    read_rows,
+    sync_folder,
+    to_json,
+    to_line,
+    write_atomically,
+)
 from harness.schema_files import texts_of, write_texts
 
 SCHEMA_VERSION: Final = 1
@@ -38,16 +45,9 @@ CONTROLS_FILE = "controls.json"
 
 Status = Literal["ok", "truncated", "failed"]
 SessionOutcome = Literal["running", "complete", "interrupted", "stopped", "killed"]
-RowT = TypeVar("RowT", bound=BaseModel)
 
 
-class _Row(BaseModel):
-    """Frozen; unknown fields and NaN are refused, so that a record never says less or other than it seems to."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Prediction(_Row):
+class Prediction(Row):
     """What came of one item: a line of `predictions.jsonl`.
 
     `status` is "truncated" when fewer frames reached the encoder than the clip has, "failed" when there is no answer;
@@ -85,14 +85,14 @@ class Prediction(_Row):
     metadata: dict[str, OptionValue] = Field(default_factory=dict)
 
 
-class LabelRow(_Row):
+class LabelRow(Row):
     """One class of the task."""
 
     name: str
     text: str
 
 
-class TaskRow(_Row):
+class TaskRow(Row):
     """The benchmark that was asked.
 
     `options_changed` are those that differ from their defaults. `root` is the name of the data's folder. `n_found`
@@ -116,7 +116,7 @@ class TaskRow(_Row):
     licence: str
 
 
-class ModelRow(_Row):
+class ModelRow(Row):
     """The model that answered: its own description, and the options that made it."""
 
     name: str
@@ -141,7 +141,7 @@ class ModelRow(_Row):
     trainable_parameters: dict[str, int] = Field(default_factory=dict)
 
 
-class PromptRow(_Row):
+class PromptRow(Row):
     """The question that every clip was asked. `is_default` tells whether it is the task's first."""
 
     name: str
@@ -150,7 +150,7 @@ class PromptRow(_Row):
     sha256: str
 
 
-class IntervalRow(_Row):
+class IntervalRow(Row):
     """The interval of a score.
 
     `method` is "cluster bootstrap, percentile"; the same "less its bias" for metrics whose resamples have another mean;
@@ -166,7 +166,7 @@ class IntervalRow(_Row):
     method: str
 
 
-class ClassRow(_Row):
+class ClassRow(Row):
     """How one class fared."""
 
     label: str
@@ -174,7 +174,7 @@ class ClassRow(_Row):
     n_right: int
 
 
-class ScoreRow(_Row):
+class ScoreRow(Row):
     """One metric by one scorer over every item; failed, unparsed and truncated items count as wrong in `value`.
 
     `n_answered` items reached the scorer; `n_failed` is the rest, truncated items among them; `n_unparsed` of the
@@ -214,7 +214,7 @@ class ScoreRow(_Row):
         return self
 
 
-class Counts(_Row):
+class Counts(Row):
     """How many items came to what; `failures` counts failed items by error type, `notes` what was said of clips.
 
     Of the clips that were heard in part, `n_cut` were cut as the model's length policy says in its name, and count as
@@ -235,7 +235,7 @@ class Counts(_Row):
     n_answers_cut: int | None = None
 
 
-class Session(_Row):
+class Session(Row):
     """One command that worked on the run. A killed session's end is the time of its last written line.
 
     Of `n_processes` that shared the work, seconds and memory are those of the main one.
@@ -252,7 +252,7 @@ class Session(_Row):
     n_processes: PositiveInt = 1
 
 
-class Times(_Row):
+class Times(Row):
     """Seconds, summed over sessions. Clips are decoded beside the answering, so the parts may exceed the wall time."""
 
     wall_s: NonNegativeFloat
@@ -261,7 +261,7 @@ class Times(_Row):
     answer_s: NonNegativeFloat
 
 
-class LeakageRow(_Row):
+class LeakageRow(Row):
     """Which of the asked items a model may have heard in training, by what it says of itself.
 
     `flagged` maps an item's id to the training set that holds it, or another clip of its recording. `unchecked` names
@@ -273,7 +273,7 @@ class LeakageRow(_Row):
     unchecked: tuple[str, ...]
 
 
-class _Conditions(_Row):
+class _Conditions(Row):
     """What ran, on what and how: the same for every record of a model that answered a task."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -314,7 +314,7 @@ class RunRecord(_Conditions):
     scores: tuple[ScoreRow, ...]
 
 
-class ScoreFile(_Row):
+class ScoreFile(Row):
     """Scores that were computed after the run: `scores-<scorer>.json`."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -323,7 +323,7 @@ class ScoreFile(_Row):
     scores: tuple[ScoreRow, ...] = Field(min_length=1)
 
 
-class ConditionRow(_Row):
+class ConditionRow(Row):
     """The clips of a task in one condition, such as "silence", and how the model did on them."""
 
     name: str
@@ -333,7 +333,7 @@ class ConditionRow(_Row):
     scores: tuple[ScoreRow, ...]
 
 
-class GainRow(_Row):
+class GainRow(Row):
     """What hearing the audio is worth: the metric on the real clips against the best of the controls.
 
     `gain` is how much better the real clips do, with the interval of a paired bootstrap over the same items.
@@ -349,7 +349,7 @@ class GainRow(_Row):
     unavailable: str | None = None
 
 
-class SensitivityRow(_Row):
+class SensitivityRow(Row):
     """Of `n_items` answered both as they are and with their last second silenced, `n_changed` got another answer."""
 
     n_items: int
@@ -372,7 +372,7 @@ class ControlsRecord(_Conditions):
     sensitivity: SensitivityRow | None
 
 
-class ComparedRuns(_Row):
+class ComparedRuns(Row):
     """Two runs that were paired, by their folders as given and by what they hold."""
 
     task: str
@@ -384,7 +384,7 @@ class ComparedRuns(_Row):
     second_predictions_sha256: str | None
 
 
-class ComparisonRow(_Row):
+class ComparisonRow(Row):
     """One task, scorer and metric: `difference` is second minus first; `better` names a model, or is "tied".
 
     `n_flipped` items came out another way in the second run; the other two are what McNemar's test counts.
@@ -410,7 +410,7 @@ class ComparisonRow(_Row):
     n_second_only: int | None = None
 
 
-class ComparisonRecord(_Row):
+class ComparisonRecord(Row):
     """What `compare` found: `results/compare/<utc>-<id>/record.json`.
 
     `comparison_id` is the start of the SHA-256 of `asked`: the runs, their predictions, scorers, metrics and the
@@ -434,33 +434,9 @@ class ComparisonRecord(_Row):
 # --- writing ---------------------------------------------------------------------------------------------------------
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a file so that a reader, or a crash, finds the old content or the new one, never a part.
-
-    Raises:
-        RecordError: the file cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise RecordError(f"{path} cannot be written: {error.strerror or error}.") from error
-
-
 def write_record(folder: Path, record: RunRecord) -> None:
     """Write a run's `record.json` atomically."""
     write_atomically(folder / RECORD_FILE, to_json(record))
-
-
-def to_json(row: BaseModel) -> str:
-    """Indented JSON that ends with a newline; NaN is refused."""
-    return json.dumps(row.model_dump(mode="json"), ensure_ascii=False, allow_nan=False, indent=1) + "\n"
 
 
 class PredictionWriter:
@@ -472,7 +448,7 @@ class PredictionWriter:
             self._stream = self._path.open("ab", buffering=0)
         except OSError as error:
             raise RecordError(f"{self._path} cannot be opened for writing: {error.strerror}.") from error
-        _sync_folder(folder)
+        sync_folder(folder)
 
     def append(self, prediction: Prediction) -> None:
         """Write one line with one call.
@@ -480,8 +456,7 @@ class PredictionWriter:
         Raises:
             RecordError: the line was not written as a whole, such as on a full disk.
         """
-        row = prediction.model_dump(mode="json")
-        line = (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n").encode()
+        line = to_line(prediction).encode()
         try:
             written = self._stream.write(line)
         except OSError as error:
@@ -515,24 +490,6 @@ class PredictionWriter:
         self.close()
 
 
-def drop_torn_tail(folder: Path) -> int:
-    """Cut the bytes after the last newline of `predictions.jsonl`: a line that a killed process left half written.
-
-    Returns:
-        The number of bytes that were cut.
-    """
-    path = folder / PREDICTIONS_FILE
-    if not path.exists():
-        return 0
-    content = path.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):
-        with path.open("r+b") as stream:
-            stream.truncate(whole)
-            os.fsync(stream.fileno())
-    return len(content) - whole
-
-
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
@@ -551,9 +508,7 @@ def load_record(folder: Path) -> RunRecord | None:
     Raises:
         RecordError: it is damaged, or of an unknown version.
     """
-    path = folder / RECORD_FILE
-    content = _read_bytes(path)
-    return None if content is None else _parse(RunRecord, content, str(path))
+    return find_record(folder / RECORD_FILE, RunRecord)
 
 
 def load_predictions(folder: Path) -> list[Prediction]:
@@ -578,9 +533,7 @@ def load_rows(folder: Path) -> list[Prediction]:
     Raises:
         RecordError: a line is damaged or of an unknown version.
     """
-    path = folder / PREDICTIONS_FILE
-    lines = (_read_bytes(path) or b"").split(b"\n")[:-1]
-    return [_parse(Prediction, line, f"{path} line {number}") for number, line in enumerate(lines, start=1)]
+    return read_rows(folder / PREDICTIONS_FILE, Prediction)
 
 
 def load_score_file(path: Path) -> ScoreFile | None:
@@ -589,8 +542,7 @@ def load_score_file(path: Path) -> ScoreFile | None:
     Raises:
         RecordError: it is damaged, or of an unknown version.
     """
-    content = _read_bytes(path)
-    return None if content is None else _parse(ScoreFile, content, str(path))
+    return find_record(path, ScoreFile)
 
 
 def load_controls(folder: Path) -> ControlsRecord | None:
@@ -599,8 +551,7 @@ def load_controls(folder: Path) -> ControlsRecord | None:
     Raises:
         RecordError: it is damaged, or of an unknown version.
     """
-    content = _read_bytes(folder / CONTROLS_FILE)
-    return None if content is None else _parse(ControlsRecord, content, str(folder / CONTROLS_FILE))
+    return find_record(folder / CONTROLS_FILE, ControlsRecord)
 
 
 def load_comparison(folder: Path) -> ComparisonRecord | None:
@@ -609,18 +560,12 @@ def load_comparison(folder: Path) -> ComparisonRecord | None:
     Raises:
         RecordError: it is damaged, or of an unknown version.
     """
-    content = _read_bytes(folder / RECORD_FILE)
-    return None if content is None else _parse(ComparisonRecord, content, str(folder / RECORD_FILE))
+    return find_record(folder / RECORD_FILE, ComparisonRecord)
 
 
 def predictions_sha256(folder: Path) -> str:
     """SHA-256 of `predictions.jsonl` as it lies on disk."""
-    return hashlib.sha256(_read_bytes(folder / PREDICTIONS_FILE) or b"").hexdigest()
-
-
-def canonical_sha256(value: Mapping[str, Any]) -> str:
-    """SHA-256 of plain data, whatever the order of its keys."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()
+    return hashlib.sha256(read_bytes(folder / PREDICTIONS_FILE) or b"").hexdigest()
 
 
 def was_cut(prediction: Prediction, length_policy: str) -> bool:
@@ -658,40 +603,6 @@ def _frequencies(kinds: Iterable[str]) -> dict[str, int]:
     """Most frequent first, then by name."""
     counted = Counter(kinds)
     return {kind: counted[kind] for kind in sorted(counted, key=lambda kind: (-counted[kind], kind))}
-
-
-def _read_bytes(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise RecordError(f"{path} cannot be read: {error.strerror or error}.") from error
-
-
-def _parse(kind: type[RowT], content: bytes, place: str) -> RowT:
-    try:
-        value = json.loads(content)
-    except ValueError as error:
-        raise RecordError(f"{place} is not JSON: {error}.") from error
-    version = value.get("schema_version") if isinstance(value, dict) else None
-    if version != SCHEMA_VERSION:
-        raise RecordError(f"{place} has schema version {version}; this program reads version {SCHEMA_VERSION}.")
-    try:
-        return kind.model_validate(value)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the whole"
-        raise RecordError(f"{place} does not fit its schema: {where}: {first['msg']}.") from error
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a new name in a folder survive a crash of the machine."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 # --- schemas ---------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from typing import Any
 
 from harness.contracts import ModelDescription, Task
 from harness.environment import describe_environment, peak_rss_bytes
+from harness.hashing import canonical_sha256
 from harness.plan import Plan
 from harness.records import (
     PREDICTIONS_FILE,
@@ -24,7 +25,6 @@ from harness.records import (
     SessionOutcome,
     TaskRow,
     Times,
-    canonical_sha256,
     count_outcomes,
     predictions_sha256,
     write_record,

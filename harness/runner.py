@@ -18,6 +18,7 @@ from types import MappingProxyType
 from harness.answering import answer_batch, seed_generators
 from harness.config import RunConfig, limit_loaded_pools
 from harness.errors import PluginError, RecordError
+from harness.hashing import canonical_sha256
 from harness.hearing import hear_batches
 from harness.plan import Plan, make_plan
 from harness.progress import progress, say_on_stderr
@@ -30,7 +31,6 @@ from harness.records import (
     RunRecord,
     ScoreRow,
     Session,
-    canonical_sha256,
     load_predictions,
     load_record,
     load_run,

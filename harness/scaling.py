@@ -23,13 +23,13 @@ from harness.environment import cpu_model, deciding_versions, describe_environme
 from harness.errors import OptionError, PluginError, UsageError
 from harness.flop_counting import CoverageError
 from harness.fresh_process import Outcome, OutcomeKind, run_fresh
+from harness.hashing import canonical_sha256
 from harness.noise_bursts import PROMPT
 from harness.point_summary import PointPlan
 from harness.progress import progress, say_on_stderr
 from harness.promises import described
-from harness.records import canonical_sha256
+from harness.record_files import cut_torn_line
 from harness.registry import code_fingerprint, create, split_model
-from harness.row_files import cut_torn_line
 from harness.run_folder import ID_LENGTH, create_run, locked, newest_run, utc_now
 from harness.scaling_rows import (
     POINTS_FILE,

@@ -16,8 +16,8 @@ from pydantic import Field
 from harness.contracts import Component, OptionValue
 from harness.environment import Environment
 from harness.fresh_process import OutcomeKind
-from harness.records import RECORD_FILE, ModelRow, to_json, write_atomically
-from harness.row_files import Row, append_row, load_record, load_rows
+from harness.record_files import Row, append_row, find_record, read_rows, to_json, write_atomically
+from harness.records import RECORD_FILE, ModelRow
 from harness.schema_files import texts_of, write_texts
 
 SCHEMA_VERSION: Final = 1
@@ -270,7 +270,7 @@ def load_points(folder: Path) -> list[PointRow]:
     Raises:
         RecordError: a line is damaged, or of an unknown version.
     """
-    return load_rows(folder / POINTS_FILE, PointRow)
+    return read_rows(folder / POINTS_FILE, PointRow)
 
 
 def newest_points(points: Sequence[PointRow]) -> list[PointRow]:
@@ -284,8 +284,7 @@ def load_scaling_record(folder: Path) -> ScalingRecord | None:
     Raises:
         RecordError: it is damaged, or of an unknown version.
     """
-    path = folder / RECORD_FILE
-    return load_record(path, ScalingRecord) if path.exists() else None
+    return find_record(folder / RECORD_FILE, ScalingRecord)
 
 
 def write_scaling_record(folder: Path, record: ScalingRecord) -> None:

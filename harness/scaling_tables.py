@@ -11,7 +11,7 @@ from typing import Any
 
 from harness.fits import Crossover, Growth
 from harness.latex import tabular
-from harness.records import write_atomically
+from harness.record_files import write_atomically
 from harness.scaling_curves import BY_NAME, CROSSED, QUANTITIES, Line, growth_of, lines_of, median_of, pairs_of
 from harness.scaling_rows import Measured, PointRow, SpreadRow
 from harness.tables import Table, csv_rows, csv_text, markdown_text

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from harness.contracts import Label, OptionValue, Scored, Scorer
 from harness.errors import HarnessError, PluginError, RecordError, UsageError
 from harness.measuring import BoundMetric
+from harness.record_files import to_json, write_atomically
 from harness.records import (
     ControlsRecord,
     LabelRow,
@@ -23,9 +24,7 @@ from harness.records import (
     load_record,
     load_score_file,
     predictions_sha256,
-    to_json,
     was_cut,
-    write_atomically,
 )
 from harness.registry import create, names
 from harness.scoring import VERBATIM, ScoringInput, Verbatim, decide_items, score_items

@@ -7,7 +7,6 @@ in `value`; `answered_only` leaves out the failed ones and stands beside it, nev
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -212,8 +211,12 @@ def _item_values(bound: BoundMetric, scored: Sequence[Scored], value: float | No
 
 
 def is_mean_of(value: float, values: Iterable[float]) -> bool:
-    """Whether a score is the mean of its items' values; never where one of them is no number."""
-    return math.isclose(statistics.fmean(values), value, rel_tol=0.0, abs_tol=_SAME_MEAN)
+    """Whether a score is the mean of its items' values; never where there are none, or one is not finite."""
+    known = list(values)
+    if not known or not all(map(math.isfinite, known)):
+        return False
+    mean = math.fsum(one / len(known) for one in known)
+    return math.isclose(mean, value, rel_tol=0.0, abs_tol=_SAME_MEAN)
 
 
 def asked_labels(labels: Sequence[Label]) -> tuple[str, ...]:

@@ -15,11 +15,11 @@ from itertools import takewhile
 from pathlib import Path
 
 from harness.errors import RecordError
+from harness.record_files import cut_torn_line
 from harness.records import (
     PREDICTIONS_FILE,
     Prediction,
     PredictionWriter,
-    drop_torn_tail,
     load_predictions,
     load_rows,
 )
@@ -48,7 +48,7 @@ def shard_writer(folder: Path, rank: int) -> Iterator[PredictionWriter]:
 def drop_torn_tails(folder: Path) -> None:
     """Cut what a killed process left half written, in the run's predictions and in every shard."""
     for place in (folder, *_shards(folder)):
-        drop_torn_tail(place)
+        cut_torn_line(place / PREDICTIONS_FILE)
 
 
 def collect(folder: Path, item_ids: Sequence[str]) -> dict[str, Prediction]:

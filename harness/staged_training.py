@@ -42,7 +42,7 @@ from harness.environment import describe_environment
 from harness.errors import RecordError, UsageError
 from harness.lesson_batches import LessonBatches, Taught
 from harness.processes import ALONE, Processes, ProcessesError
-from harness.records import write_atomically
+from harness.record_files import write_atomically
 from harness.run_folder import locked
 from harness.sharding import is_asked_for, shard_frozen_blocks
 from harness.training import (

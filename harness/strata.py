@@ -17,7 +17,8 @@ from pathlib import Path
 
 from harness.contracts import OptionValue
 from harness.errors import UsageError
-from harness.records import Prediction, RunRecord, ScoreRow, load_predictions, write_atomically
+from harness.record_files import write_atomically
+from harness.records import Prediction, RunRecord, ScoreRow, load_predictions
 from harness.scores import check_metric_fits, check_scorer_fits, compute_scores, load_finished, run_facts
 from harness.tables import Table, few_clusters_lines, no_width_lines, score_text
 

@@ -24,8 +24,8 @@ from harness.fresh_process import kind_of, run_fresh
 from harness.frontier import FrontierConfig, Known, cap_text, full_name, identity_of, interrupted, look_at_all
 from harness.frontier_probe import LABELS, Subject, asked, loaded
 from harness.noise_bursts import PROMPT, NoiseBursts
-from harness.records import RECORD_FILE, to_json, write_atomically
-from harness.row_files import append_row, to_line
+from harness.record_files import append_row, to_json, to_line, write_atomically
+from harness.records import RECORD_FILE
 from harness.run_folder import create_run, locked, utc_now
 from harness.streaming_rows import (
     POINTS_FILE,

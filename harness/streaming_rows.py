@@ -10,8 +10,8 @@ from typing import Any, Final, Literal
 
 from harness.environment import Environment
 from harness.fresh_process import OutcomeKind
+from harness.record_files import Row, read_record, read_rows
 from harness.records import RECORD_FILE, ModelRow
-from harness.row_files import Row, load_record, load_rows
 from harness.schema_files import texts_of, write_texts
 
 SCHEMA_VERSION: Final = 1
@@ -70,7 +70,7 @@ def load_minutes(folder: Path) -> list[MinuteRow]:
     Raises:
         RecordError: a line is damaged, or of an unknown version.
     """
-    return load_rows(folder / POINTS_FILE, MinuteRow)
+    return read_rows(folder / POINTS_FILE, MinuteRow)
 
 
 def load_streaming(folder: Path) -> StreamingRecord:
@@ -79,7 +79,7 @@ def load_streaming(folder: Path) -> StreamingRecord:
     Raises:
         RecordError: it is not there, is damaged, or of an unknown version.
     """
-    return load_record(folder / RECORD_FILE, StreamingRecord)
+    return read_record(folder / RECORD_FILE, StreamingRecord)
 
 
 def schema_texts() -> dict[str, str]:

@@ -33,7 +33,7 @@ from harness.hashing import file_sha256
 from harness.held_out import score_held_out
 from harness.progress import progress
 from harness.ranges import check_ranges
-from harness.records import write_atomically
+from harness.record_files import write_atomically
 from harness.run_folder import locked
 
 if TYPE_CHECKING:

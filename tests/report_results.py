@@ -12,7 +12,9 @@ from harness.comparison_record import compared_runs, keep
 from harness.control_sources import CONDITIONS
 from harness.controls import audio_gain, sensitivity
 from harness.frontier_rows import FrontierRecord, FrontierRow, ProbeRow
+from harness.hashing import canonical_sha256
 from harness.measuring import BoundMetric
+from harness.record_files import to_json
 from harness.records import (
     ComparisonRecord,
     ComparisonRow,
@@ -21,11 +23,9 @@ from harness.records import (
     LabelRow,
     Prediction,
     RunRecord,
-    canonical_sha256,
     count_outcomes,
     load_record,
     predictions_sha256,
-    to_json,
     write_record,
 )
 from harness.registry import create

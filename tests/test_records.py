@@ -16,14 +16,11 @@ from harness.records import (
     Counts,
     Prediction,
     PredictionWriter,
-    canonical_sha256,
     count_outcomes,
-    drop_torn_tail,
     load_predictions,
     load_record,
     load_run,
     schema_texts,
-    write_atomically,
 )
 from harness.schema_files import SCHEMA_FOLDER
 
@@ -67,13 +64,6 @@ def test_a_torn_last_line_is_left_out(folder: Path) -> None:
     assert [row.item_id for row in load_predictions(folder)] == ["a", "b"]
 
 
-def test_dropping_a_torn_tail_keeps_the_whole_lines(folder: Path) -> None:
-    path = folder / PREDICTIONS_FILE
-    whole = path.read_bytes()
-    path.write_bytes(whole + b'{"item_id": "d"')
-    assert (drop_torn_tail(folder), path.read_bytes()) == (15, whole)
-
-
 @pytest.mark.parametrize(
     ("old", "new", "part_of_message"),
     [
@@ -104,17 +94,6 @@ def test_a_prediction_holds_no_score_that_is_not_finite(value: float) -> None:
         _prediction("a", label_scores=(value,))
 
 
-def test_an_atomic_write_leaves_only_the_file(tmp_path: Path) -> None:
-    write_atomically(tmp_path / "file.json", "old")
-    write_atomically(tmp_path / "file.json", "new")
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"file.json": "new"}
-
-
-def test_a_write_that_fails_is_one_message(tmp_path: Path) -> None:
-    with pytest.raises(RecordError, match="cannot be written"):
-        write_atomically(tmp_path / "missing" / "file.json", "text")
-
-
 def test_failures_are_counted_by_type() -> None:
     rows = [_prediction(str(n), status="failed", error_type=kind) for n, kind in enumerate(["A", "B", "B"])]
     counts = count_outcomes([*rows, _prediction("t", status="truncated"), _prediction("o")])
@@ -125,10 +104,6 @@ def test_notes_on_clips_are_counted_by_kind() -> None:
     notes = [("silent",), ("above full scale (peak 1.5)",), ("above full scale (peak 2)", "ends early (1 of 2 bytes)")]
     counts = count_outcomes(_prediction(str(n), notes=each) for n, each in enumerate(notes))
     assert list(counts.notes.items()) == [("above full scale", 2), ("ends early", 1), ("silent", 1)]
-
-
-def test_the_hash_of_plain_data_does_not_depend_on_the_order_of_keys() -> None:
-    assert canonical_sha256({"a": 1, "b": [2]}) == canonical_sha256({"b": [2], "a": 1})
 
 
 def test_a_record_of_before_cut_answers_were_counted_does_not_say_that_there_were_none() -> None:

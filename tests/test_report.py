@@ -16,7 +16,7 @@ from harness.cli import main
 from harness.records import load_record, write_record
 from harness.report.loading import load_all
 from harness.report.run_plots import confusion_shares, pareto_front
-from harness.report.style import looks
+from harness.report.style import looks, wrapped
 from harness.report.writing import make_report
 from harness.results_frame import load_results
 from harness.scaling_curves import BY_NAME
@@ -467,3 +467,13 @@ def test_list_results_names_every_run(everything: Path, capsys: pytest.CaptureFi
     lines = capsys.readouterr().out.splitlines()
     assert len([line for line in lines if line.split()[0] == "run"]) == 8
     assert {"controls", "scaling", "frontier", "training"} <= {line.split()[0] for line in lines}
+
+
+def test_a_word_a_little_longer_than_its_line_is_not_broken() -> None:
+    lines = wrapped("needle lengths=10,30,60,300,600, acc.", 22 / 17).split("\n")
+    assert lines == ["needle", "lengths=10,30,60,300,600,", "acc."]
+
+
+def test_a_word_much_longer_than_its_line_is_broken() -> None:
+    lines = wrapped("x" * 100, 22 / 17).split("\n")
+    assert "".join(lines) == "x" * 100 and max(map(len, lines)) == 22

@@ -20,7 +20,8 @@ import pytest
 from harness.config import RunConfig
 from harness.errors import RecordError, UsageError
 from harness.frontier_rows import FrontierRecord, FrontierRow
-from harness.records import load_record, predictions_sha256, to_json
+from harness.record_files import to_json
+from harness.records import load_record, predictions_sha256
 from harness.registry import add_plugin_file
 from harness.report_html import write_page
 from harness.report_html.page import to_script_json

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ import pytest
 from harness.compare import ComparisonReport
 from harness.records import load_record, write_record
 from harness.report import rederiving_pairs
+from harness.report.comparison_plots import comparison_figures
 from harness.report.differing import differing
-from harness.report.loading import load_all
+from harness.report.loading import KeptComparison, load_all
 from harness.report.rederiving import rederive
 from harness.report.rendering import ReportTable
+from harness.report.style import write_figure
 from harness.report.writing import make_report
 from tests.report_results import BASE, answers, write_compared, write_controls, write_run, write_streaming
 
@@ -108,10 +111,73 @@ def test_a_comparison_that_was_made_again_stands_there_once(pairs: Path) -> None
 
 
 def test_a_significant_difference_is_drawn_filled(pairs: Path) -> None:
-    (figure,) = [spec for spec in make_report(load_all(pairs)).figures if spec.name == "comparisons"]
-    (panel,) = figure.data["panels"]
-    named, value, *_, is_tied = panel["lines"][0]
-    assert (named.partition(":")[0], value, is_tied) == ("ltu", -75.0, False)
+    (figure,) = comparison_figures(load_all(pairs))
+    (band,) = figure.data["bands"]
+    ((value, _, _, is_tied),) = band["differences"][0]
+    assert (band["pairs"], band["lines"]) == ([["ltu:tiny", "ssalm:tiny", 1]], ["esc50 (starter), exact"])
+    assert (value, is_tied) == (-75.0, False)
+
+
+def _compared_with(kept: KeptComparison, second: str, *, predictions: str = "") -> KeptComparison:
+    runs = [run.model_copy(update={"second_predictions_sha256": predictions}) for run in kept.record.runs]
+    changed = {"second": second} | ({"runs": runs} if predictions else {})
+    return replace(kept, place=f"{second}{predictions}", record=kept.record.model_copy(update=changed))
+
+
+def test_pairs_stand_beside_each_other_and_a_line_is_empty_where_a_pair_was_not_tested(pairs: Path) -> None:
+    results = load_all(pairs)
+    (kept,) = results.comparisons
+    other = _compared_with(kept, "hybrid:tiny")
+    by_loglik = [row.model_copy(update={"scorer": "loglik"}) for row in other.record.comparisons]
+    other = replace(other, record=other.record.model_copy(update={"comparisons": by_loglik}))
+    (figure,) = comparison_figures(replace(results, comparisons=(kept, other)))
+    (band,) = figure.data["bands"]
+    assert band["lines"] == ["esc50 (starter), exact", "esc50 (starter), loglik"]
+    assert [[entry is None for entry in drawn] for drawn in band["differences"]] == [[False, True], [True, False]]
+
+
+def test_a_pair_tested_on_other_answers_has_a_column_of_its_own_over_all_metrics(pairs: Path) -> None:
+    results = load_all(pairs)
+    (kept,) = results.comparisons
+    again = _compared_with(kept, "ltu:tiny", predictions="f" * 64)
+    by_f1 = [row.model_copy(update={"metric": "micro_f1"}) for row in again.record.comparisons]
+    both = again.record.model_copy(update={"comparisons": [*again.record.comparisons, *by_f1]})
+    (figure,) = comparison_figures(replace(results, comparisons=(kept, replace(again, record=both))))
+    pair = ["ltu:tiny", "ssalm:tiny"]
+    assert [band["pairs"] for band in figure.data["bands"]] == [[[*pair, 1], [*pair, 2]], [[*pair, 2]]]
+    assert "tested again, later, on other answers" in figure.notes[0]
+
+
+def test_what_was_tested_of_a_pair_at_another_time_joins_its_column(pairs: Path) -> None:
+    results = load_all(pairs)
+    (kept,) = results.comparisons
+    by_loglik = [row.model_copy(update={"scorer": "loglik"}) for row in kept.record.comparisons]
+    other = replace(kept, place="later", record=kept.record.model_copy(update={"comparisons": by_loglik}))
+    (figure,) = comparison_figures(replace(results, comparisons=(kept, other)))
+    (band,) = figure.data["bands"]
+    assert (len(band["pairs"]), len(band["lines"])) == (1, 2)
+
+
+def test_more_pairs_than_a_page_holds_go_on_below(pairs: Path, tmp_path: Path) -> None:
+    results = load_all(pairs)
+    every = tuple(_compared_with(results.comparisons[0], f"model{n}") for n in range(7))
+    (figure,) = comparison_figures(replace(results, comparisons=every))
+    assert [len(band["pairs"]) for band in figure.data["bands"]] == [5, 2]
+    drawn = write_figure(figure, tmp_path)[0].read_text()
+    assert all(f"model{n}" in drawn for n in range(7))
+    assert len({tuple(band["range"]) for band in figure.data["bands"]}) == 1
+
+
+def test_long_names_of_models_are_broken_to_the_width_of_their_panel(pairs: Path, tmp_path: Path) -> None:
+    results = load_all(pairs)
+    named = [f"ssalm:tiny (20261122T00000{n}Z-ba5c8665)" for n in range(5)]
+    every = [_compared_with(results.comparisons[0], name) for name in named]
+    (figure,) = comparison_figures(
+        replace(results, comparisons=tuple(replace(each, place=f"place{n}") for n, each in enumerate(every)))
+    )
+    drawn = re.findall(r">([^<]*)</text>", write_figure(figure, tmp_path)[0].read_text())
+    titles = [line for line in drawn if any(line in name for name in named) and len(line) > 3]
+    assert len(titles) == 3 * len(named) and max(map(len, titles)) <= 16
 
 
 def test_minutes_of_listening_are_a_table_of_spans_and_curves(pairs: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from harness.report.loading import load_all
 from harness.report.rederiving import rederive
 from harness.runner import RunOutcome, run
 from harness.scores import make_scorer, score_run
-from harness.scoring import ScoringInput, Verbatim, score_items
+from harness.scoring import ScoringInput, Verbatim, is_mean_of, score_items
 from harness.tables import closing_lines, score_table
 
 PLUGINS = Path(__file__).parent / "plugins"
@@ -235,3 +236,18 @@ def test_a_scorer_that_is_typed_wrong_is_refused(text: str) -> None:
 
 def test_options_of_a_scorer_are_part_of_its_name() -> None:
     assert make_scorer("embed[prefix=this is ]").name == "embed[prefix='this is ']"
+
+
+@pytest.mark.parametrize(
+    ("values", "is_mean"),
+    [
+        ([0.25, 0.75], True),
+        ([0.25, 0.75 + 1e-6], False),
+        ([], False),
+        ([0.5, math.nan], False),
+        ([math.inf, -math.inf], False),
+        ([1e308, 1e308], False),
+    ],
+)
+def test_a_score_is_the_mean_of_values_that_are_finite_and_average_to_it(values: list[float], is_mean: bool) -> None:
+    assert is_mean_of(0.5, values) == is_mean

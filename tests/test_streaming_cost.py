@@ -227,7 +227,7 @@ def test_fresh_leaves_what_was_interrupted_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "is not there"), ("{", "is no record of this version"), ('{"schema_version": 2}', "is no record of this")],
+    [(None, "is not there"), ("{", "is not JSON"), ('{"schema_version": 2}', "has schema version 2")],
 )
 def test_a_record_that_cannot_be_read_is_one_clear_error(tmp_path: Path, content: str | None, message: str) -> None:
     if content is not None:

@@ -72,7 +72,7 @@ def verify(
     if json_file is not None:
         import json
 
-        from harness.records import write_atomically
+        from harness.record_files import write_atomically
 
         write_atomically(json_file, json.dumps(report.as_json(), ensure_ascii=False, indent=1) + "\n")
     return int(not report.is_clean)

@@ -32,8 +32,9 @@ def _figure(found: TwoByTwo, outcomes: Sequence[Outcome]) -> FigureSpec:
         sources=table_sources(replace(found, outcomes=tuple(outcomes))),
         draw=_draw,
         notes=(
-            f"Labels by {found.scorer}. Black: mean over {' or '.join(map(str, seeds))} seeds with a 95 % interval; "
-            "grey: each seed. Interaction: what Mamba changes with DASS less what it changes with AST.",
+            f"Labels by {found.scorer}. Black: mean over {' or '.join(map(str, seeds))} "
+            f"{'seed' if seeds == [1] else 'seeds'} with a 95 % interval; grey: each seed. "
+            "Interaction: what Mamba changes with DASS less what it changes with AST.",
         ),
     )
 
@@ -59,6 +60,7 @@ def _draw(figure: Any, data: Mapping[str, Any]) -> None:
             axes.plot([told["low"], told["high"]], [-place, -place], color="0.1", linewidth=1.0)
             axes.plot([told["mean"]], [-place], "o", color="0.1")
         axes.axvline(0, color="0.5", linewidth=0.7, linestyle=":")
-        axes.set_xlabel(f"{effect.name} (points)")
+        axes.set_title(effect.name)
+        axes.set_xlabel("points of a percent")
         axes.grid(True, axis="x", linewidth=0.4, color="0.85")
     all_axes[0].set_yticks([-place for place in range(len(lines))], [line["title"] for line in lines])

@@ -14,7 +14,7 @@ from typing import Any
 from harness.report.accuracy import run_source
 from harness.report.columns import METRIC_NAMES, grids
 from harness.report.costs import scaling_source
-from harness.report.costs_at import CostsAt, cost_cells, costs_at
+from harness.report.costs_at import COST_NOTE, CostsAt, cost_cells, costs_at
 from harness.report.loading import Results
 from harness.report.rendering import DASH, ReportTable, Source, file_name
 from harness.report.two_by_two import CELLS, EFFECTS, Effect, Estimate, Outcome, TwoByTwo, two_by_twos
@@ -136,11 +136,9 @@ def _cost_notes(measured: Sequence[_Measured]) -> list[str]:
     told = [f"{each.costs.conditions}; {each.costs.kept.record.environment.cpu}" for each in measured]
     conditions = "; ".join(dict.fromkeys(told))
     return [
-        f"Costs: {conditions}; one measurement, whatever the seed, without intervals. GFLOPs by formula. Peak: most "
-        f"that the allocator held, weights included, in 10^6 bytes. {NOISY}: the interval of a time is wider than "
-        "asked, or there are too few samples for one. Effects of costs are ratios: geometric means over the other "
-        "part, and under 1x is cheaper with DASS, with Mamba; interaction: Mamba's ratio with DASS over its ratio "
-        "with AST."
+        f"Costs: {conditions}; one measurement, whatever the seed, without intervals. {COST_NOTE} "
+        "Effects of costs are ratios: geometric means over the other part, and under 1x is cheaper with DASS, with "
+        "Mamba; interaction: Mamba's ratio with DASS over its ratio with AST."
     ]
 
 

@@ -11,6 +11,12 @@ from harness.scaling_curves import lines_of
 from harness.scaling_rows import Measured
 from harness.scaling_tables import NOISY, time_text
 
+COST_NOTE = (
+    "GFLOPs by formula. Peak: most that the allocator held, weights included, in 10^6 bytes. "
+    f"{NOISY}: the interval of a time is wider than asked, or there are too few samples for one."
+)
+"""What tables say of their columns of costs (`cost_cells`)."""
+
 
 @dataclass(frozen=True)
 class CostsAt:

@@ -12,12 +12,11 @@ from collections.abc import Mapping, Sequence
 from harness.report.accuracy import cell_text, run_source
 from harness.report.columns import GENERATED, Grid, grids
 from harness.report.costs import count_text, scaling_source
-from harness.report.costs_at import CostsAt, cost_cells, costs_at
+from harness.report.costs_at import COST_NOTE, CostsAt, cost_cells, costs_at
 from harness.report.loading import Results
 from harness.report.rendering import ReportTable, Source, file_name
 from harness.report.weights import Trained, one_set_of_weights, plain_name, trained_weights
 from harness.results_frame import KeptRun
-from harness.scaling_tables import NOISY
 
 SCORER = "exact"
 COST_AT_S = 60.0
@@ -72,9 +71,7 @@ def _table(grid: Grid, costs: CostsAt, seed_notes: Sequence[str]) -> ReportTable
         sources=tuple(sources),
         notes=(
             f"Labels by {SCORER}; {grid.setting.origin} data. Failed, unparsed and truncated items count as wrong.",
-            f"Costs: {costs.conditions}; {costs.kept.record.environment.cpu}. GFLOPs by formula. Peak: most that the "
-            f"allocator held, weights included, in 10^6 bytes. {NOISY}: the interval of the time is wider than asked, "
-            "or there are too few samples for one.",
+            f"Costs: {costs.conditions}; {costs.kept.record.environment.cpu}. {COST_NOTE}",
             *seed_notes,
         ),
     )

@@ -29,6 +29,8 @@ _FOOTNOTE_SIZE = 5.0
 _LETTERS_AN_INCH = 25
 _LINE_HEIGHT = 0.085
 _TITLE_LETTERS_AN_INCH = 17
+# How many times as long as its line a word may be before it is broken.
+_SPARE = 1.3
 _TICK_DIGITS = ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0))
 _FEWEST_TICKS, _MOST_TICKS = 3, 6
 _STYLE: Any = {
@@ -198,9 +200,15 @@ def tick_text(value: float) -> str:
 
 
 def wrapped(text: str, inches: float) -> str:
-    """A panel's title or label in lines that fit such a width, in letters that the font has."""
+    """A panel's title or label in lines that fit such a width, in letters that the font has.
+
+    One word that is a little longer than a line makes all lines as long as it is.
+    """
     kept_together = drawable(text).replace("(n ", "(n\N{NO-BREAK SPACE}")
-    return "\n".join(textwrap.wrap(kept_together, max(8, round(inches * _TITLE_LETTERS_AN_INCH))))
+    fitting = max(8, round(inches * _TITLE_LETTERS_AN_INCH))
+    longest_word = max(map(len, kept_together.split(" ")))
+    width = longest_word if fitting < longest_word <= _SPARE * fitting else fitting
+    return "\n".join(textwrap.wrap(kept_together, width, break_on_hyphens=False))
 
 
 def label_edges(all_axes: Any, n: int, x_label: str, y_label: str) -> None:

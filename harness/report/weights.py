@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from harness.hashing import canonical_sha256
 from harness.protocols import PROTOCOLS
-from harness.records import ControlsRecord, RunRecord, canonical_sha256
+from harness.records import ControlsRecord, RunRecord
 from harness.report.loading import KeptTraining
 from harness.report.rendering import DASH
 from harness.results_frame import KeptRun

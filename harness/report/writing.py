@@ -14,7 +14,7 @@ from typing import Any
 
 from harness.errors import RecordError
 from harness.hashing import file_sha256
-from harness.records import write_atomically
+from harness.record_files import write_atomically
 from harness.report.accuracy import accuracy_tables
 from harness.report.architecture_plots import architecture_figures
 from harness.report.architecture_tables import architecture_tables, two_by_twos_of

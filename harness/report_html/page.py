@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import RecordError, UsageError
-from harness.records import write_atomically
+from harness.record_files import write_atomically
 from harness.report.weights import row_names
 from harness.report_html.columns import browsable, headline
 from harness.report_html.figures import find_figures
